@@ -1,0 +1,354 @@
+"""The one door to HDF5, and the flat layout that motion.h5, tokens.h5 and latents.h5 share.
+
+```
+/<rows>    (F, W)  one or more datasets of the same F rows: all clips end to end
+/offsets   (N+1,)  int64: clip i is rows[offsets[i]:offsets[i+1]]
+/names     (N,)    utf-8, unique
+/<others>          small arrays (splits, num_frames, codebooks/0, ...)
+attrs      format, format_version, complete = N, sha256, ...
+```
+Reading goes by hard links only, and never through external files, virtual datasets or filter plugins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# Before HDF5 starts: a filter plugin is code that a data file could choose.
+os.environ.setdefault("HDF5_PLUGIN_PRELOAD", "::")
+
+import h5py  # noqa: E402
+import numpy as np  # noqa: E402
+
+from vqtool.errors import DataError, MissingInputError, StorageError  # noqa: E402
+from vqtool.publish import LatchingFile  # noqa: E402
+
+MAX_CLIPS = 100_000_000
+MAX_NAME_BYTES = 4096
+MAX_DEPTH = 32
+SAFE_FILTERS = {"gzip", "shuffle", "fletcher32", "lzf"}
+READ_BYTES = 8 << 20
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """Open a file for reading; MissingInputError where there is none, DataError where it is not HDF5."""
+    if not path.exists():
+        raise MissingInputError("no such file", file=path)
+    if path.is_dir():
+        raise DataError("is a folder; name an HDF5 file", file=path)
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise StorageError(f"cannot be read ({error.strerror})", file=path) from error
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise DataError("is not a readable HDF5 file (damaged, cut off, or another format)", file=path) from error
+
+
+def _filters(plist: h5py.h5p.PropDCID) -> set[str]:
+    names = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
+    found = (plist.get_filter(i)[0] for i in range(plist.get_nfilters()))
+    return {names.get(number, f"number {number}") for number in found}
+
+
+def check_dataset(file: Path, dataset: h5py.Dataset, *, kinds: str = "fiu") -> None:
+    """Refuse a dataset that reaches outside its file, needs a plugin, or has no numbers.
+
+    `kinds` are the allowed numpy type kinds. Raises DataError naming file and dataset.
+    """
+    name = dataset.name
+    plist = dataset.id.get_create_plist()
+    if plist.get_external_count() > 0 or plist.get_layout() == h5py.h5d.VIRTUAL:
+        raise DataError("keeps its data in another file; copy it into this one (h5repack)", file=file, dataset=name)
+    if unknown := _filters(plist) - SAFE_FILTERS:
+        what = f"needs the filter {', '.join(sorted(unknown))}; rewrite it with gzip (h5repack -f GZIP=4)"
+        raise DataError(what, file=file, dataset=name)
+    if dataset.dtype.kind not in kinds:
+        raise DataError(f"has the type {dataset.dtype}; numbers were expected", file=file, dataset=name)
+    stored = dataset.id.get_storage_size()
+    if plist.get_layout() == h5py.h5d.CONTIGUOUS and stored < dataset.size * dataset.dtype.itemsize:
+        raise DataError("declares more data than the file holds; the file is damaged", file=file, dataset=name)
+
+
+def walk(file: Path, group: h5py.Group, depth: int = 0) -> Iterator[h5py.Dataset]:
+    """Every dataset below `group` by hard links, in name order; each object once, no link followed elsewhere."""
+    seen: set[tuple[int, int]] = set()
+
+    def visit(group: h5py.Group, depth: int) -> Iterator[h5py.Dataset]:
+        info = h5py.h5o.get_info(group.id)
+        if (info.fileno, info.addr) in seen or depth > MAX_DEPTH:
+            return
+        seen.add((info.fileno, info.addr))
+        for name in group:
+            if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+                continue
+            child = group[name]
+            if isinstance(child, h5py.Group):
+                yield from visit(child, depth + 1)
+            elif isinstance(child, h5py.Dataset):
+                yield child
+
+    try:
+        yield from visit(group, depth)
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise DataError("cannot be listed; the file is damaged", file=file) from error
+
+
+def find(file: Path, root: h5py.File, name: str, *, ndim: int, kinds: str = "fiu") -> h5py.Dataset:
+    """The dataset `name`, reached by hard links and checked; DataError when it is missing or of another shape."""
+    node: Any = root
+    try:
+        for part in name.split("/"):
+            if not isinstance(node, h5py.Group) or part not in node:
+                raise DataError("is missing; the file is damaged or of another kind", file=file, dataset=name)
+            if node.id.links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
+                raise DataError("is a link; vqtool follows no links", file=file, dataset=name)
+            node = node[part]
+        if not isinstance(node, h5py.Dataset):
+            raise DataError("is a group where a dataset was expected", file=file, dataset=name)
+        check_dataset(file, node, kinds=kinds)
+        if node.ndim != ndim:
+            raise DataError(f"has {node.ndim} dimensions, not {ndim}", file=file, dataset=name)
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise DataError("cannot be read; the file is damaged", file=file, dataset=name) from error
+    return node
+
+
+def read_rows(file: Path, dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
+    """dataset[start:stop]; a damaged chunk is a DataError naming the dataset."""
+    try:
+        rows: np.ndarray = dataset[start:stop]
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError("cannot be read; the file is damaged", file=file, dataset=dataset.name) from error
+    return rows
+
+
+def attribute(node: h5py.Group | h5py.Dataset, name: str) -> Any:
+    """An attribute as a plain Python value (str, int, float, list), None where there is none or it is unreadable."""
+    try:
+        value = node.attrs[name]
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError):
+        return None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return value
+
+
+class FlatWriter:
+    """Write the flat layout: `extend` rows, `array` small things, `close` with names and offsets.
+
+    rows     name -> (dtype, width) of each dataset of rows
+    total    number of rows if known: datasets are then contiguous (readable through a memory map), else
+             chunked and growing
+    compress gzip 4 + shuffle, for small integers
+    """
+
+    def __init__(
+        self,
+        file: LatchingFile,
+        kind: str,
+        rows: Mapping[str, tuple[np.dtype, int]],
+        *,
+        total: int | None = None,
+        compress: bool = False,
+    ) -> None:
+        self._h5 = h5py.File(file, "w")
+        self._kind = kind
+        self._total = total
+        self.num_rows = 0
+        self._rows: dict[str, h5py.Dataset] = {}
+        self._hashes = {name: hashlib.sha256() for name in rows}
+        self._arrays: dict[str, np.ndarray] = {}
+        for name, (dtype, width) in rows.items():
+            options: dict[str, Any] = {}
+            if compress:
+                options = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+            if compress or total is None:
+                chunk = 16384 if compress else 64
+                options |= {"chunks": (chunk, max(width, 1)), "maxshape": (None, width)}
+            shape = (0 if total is None or compress else total, width)
+            self._rows[name] = self._h5.create_dataset(name, shape, dtype=dtype, **options)
+
+    def extend(self, **rows: np.ndarray) -> None:
+        """Append the same number of rows to every dataset of rows."""
+        assert rows.keys() == self._rows.keys(), (rows.keys(), self._rows.keys())
+        count = {len(block) for block in rows.values()}
+        assert len(count) == 1, count
+        stop = self.num_rows + count.pop()
+        for name, block in rows.items():
+            dataset = self._rows[name]
+            data = np.ascontiguousarray(block, dtype=dataset.dtype)
+            if dataset.chunks is not None:
+                dataset.resize(stop, axis=0)
+            if len(data):
+                dataset[self.num_rows : stop] = data
+            self._hashes[name].update(data.tobytes())
+        self.num_rows = stop
+
+    def array(self, name: str, value: np.ndarray) -> None:
+        """Write one small array."""
+        self._arrays[name] = value
+        self._h5.create_dataset(name, data=value)
+
+    def close(self, names: Sequence[str], offsets: np.ndarray, attrs: Mapping[str, Any]) -> None:
+        """Write names, offsets and attributes, and finish the file.
+
+        Raises DataError for a name that is empty, repeated, too long or holds a NUL.
+        """
+        assert self.num_rows == int(offsets[-1]) and len(offsets) == len(names) + 1
+        assert self._total is None or self.num_rows == self._total
+        encoded = encode_names(names)
+        self.array("offsets", np.asarray(offsets, dtype="<i8"))
+        self._h5.create_dataset("names", data=encoded.astype(h5py.string_dtype("utf-8", encoded.dtype.itemsize)))
+        self._arrays["names"] = encoded
+        attrs = {"format": f"vqtool.{self._kind}", "format_version": 1, **attrs, "complete": len(names)}
+        digest = content_digest({n: h.hexdigest() for n, h in self._hashes.items()}, self._arrays, attrs)
+        for key, value in {**attrs, "sha256": digest}.items():
+            self._h5.attrs[key] = value
+        self._h5.close()
+
+    def __enter__(self) -> FlatWriter:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Let go of the file before it is closed under HDF5, which crashes otherwise."""
+        if self._h5:
+            self._h5.close()
+
+
+def encode_names(names: Sequence[str]) -> np.ndarray:
+    """Names as fixed-length UTF-8 [N]; DataError for an empty, repeated or too long name or one with a NUL."""
+    if len(set(names)) != len(names):
+        seen: set[str] = set()
+        twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise DataError("two clips have this name; rename one", clip=twice)
+    raw = [name.encode("utf-8", "surrogateescape") for name in names]
+    for name, data in zip(names, raw, strict=True):
+        if not data or b"\0" in data or len(data) > MAX_NAME_BYTES:
+            raise DataError(f"a clip name has 1 to {MAX_NAME_BYTES} bytes and no NUL; rename it", clip=name[:80])
+    return np.array(raw, dtype=f"S{max(map(len, raw), default=1)}")
+
+
+def content_digest(rows: Mapping[str, str], arrays: Mapping[str, np.ndarray], attrs: Mapping[str, Any]) -> str:
+    """SHA-256 over everything in a flat file: the digests of its rows, its small arrays and its attributes."""
+    digest = hashlib.sha256()
+    for name in sorted(rows):
+        digest.update(f"{name} {rows[name]}\n".encode())
+    for name in sorted(arrays):
+        value = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
+        digest.update(value.tobytes())
+    plain = {key: np.asarray(value).tolist() for key, value in attrs.items() if key != "sha256"}
+    digest.update(json.dumps(plain, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+class FlatReader:
+    """Read the flat layout. Opening reads names and offsets only; rows are read when asked for."""
+
+    def __init__(self, path: Path, kind: str, rows: Sequence[str]) -> None:
+        self.path = path
+        self._h5 = open_hdf5(path)
+        try:
+            self._open(kind, rows)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, kind: str, rows: Sequence[str]) -> None:
+        path = self.path
+        self.attrs: dict[str, Any] = {key: attribute(self._h5, key) for key in self._h5.attrs}
+        found, version = self.attrs.get("format"), self.attrs.get("format_version")
+        if found != f"vqtool.{kind}":
+            what = f"a {found} file" if isinstance(found, str) else "no vqtool file"
+            raise DataError(f"is {what}; a vqtool.{kind} file was expected", file=path)
+        if version != 1:
+            raise DataError(f"has format version {version}; this vqtool reads 1, so update vqtool", file=path)
+        self.rows = {name: find(path, self._h5, name, ndim=2) for name in rows}
+        offsets = find(path, self._h5, "offsets", ndim=1, kinds="iu")
+        names = find(path, self._h5, "names", ndim=1, kinds="SO")
+        if len(offsets) > MAX_CLIPS or len(offsets) != len(names) + 1:
+            what = f"has {len(offsets)} entries for {len(names)} names; the file is damaged"
+            raise DataError(what, file=path, dataset="offsets")
+        self.offsets: np.ndarray = read_rows(path, offsets, 0, len(offsets)).astype(np.int64)
+        raw = read_rows(path, names, 0, len(names))
+        try:
+            self.names = [bytes(name).decode("utf-8", "surrogateescape") for name in raw.tolist()]
+        except TypeError as error:
+            raise DataError("holds no text; the file is damaged", file=path, dataset="names") from error
+        counts = {len(dataset) for dataset in self.rows.values()}
+        sizes = np.diff(self.offsets)
+        if counts != {int(self.offsets[-1])} or self.offsets[0] != 0 or bool((sizes < 0).any()):
+            raise DataError("does not fit the rows; the file is damaged", file=path, dataset="offsets")
+        if self.attrs.get("complete") != len(self.names):
+            raise DataError("was not written to its end; make it again", file=path)
+
+    def array(self, name: str, *, ndim: int, kinds: str = "fiu") -> np.ndarray:
+        """A small array, whole."""
+        dataset = find(self.path, self._h5, name, ndim=ndim, kinds=kinds)
+        return np.asarray(read_rows(self.path, dataset, 0, len(dataset)))
+
+    def has(self, name: str) -> bool:
+        """Whether the file has an object of that name at its top."""
+        return name in self._h5
+
+    def names_in(self, group: str) -> list[str]:
+        """The names in a group at the top of the file, in order; [] where there is none."""
+        node = self._h5.get(group) if group in self._h5 else None
+        return list(node) if isinstance(node, h5py.Group) else []
+
+    def blocks(self, name: str, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+        """The rows [start, stop) of one dataset in blocks of a few MB."""
+        dataset = self.rows[name]
+        stop = len(dataset) if stop is None else stop
+        step = block_rows(dataset.shape[1], dataset.dtype.itemsize)
+        for first in range(start, stop, step):
+            yield read_rows(self.path, dataset, first, min(first + step, stop))
+
+    def memmap(self, name: str) -> np.ndarray | None:
+        """The rows as a read-only memory map, None where they are chunked, compressed or not native."""
+        dataset = self.rows[name]
+        plist = dataset.id.get_create_plist()
+        offset = dataset.id.get_offset()
+        if plist.get_layout() != h5py.h5d.CONTIGUOUS or offset is None or not dataset.dtype.isnative:
+            return None
+        if dataset.size == 0 or offset + dataset.size * dataset.dtype.itemsize > self.path.stat().st_size:
+            return None
+        return np.memmap(self.path, dataset.dtype, "r", offset, dataset.shape)
+
+    def verify(self, arrays: Sequence[str]) -> None:
+        """Read everything and compare with the stored SHA-256; DataError when a bit has changed.
+
+        `arrays` are the small arrays that the writer wrote besides offsets and names.
+        """
+        rows = {}
+        for name, dataset in self.rows.items():
+            digest = hashlib.sha256()
+            for block in self.blocks(name):
+                digest.update(np.ascontiguousarray(block, dtype=dataset.dtype.newbyteorder("<")).tobytes())
+            rows[name] = digest.hexdigest()
+        small = {"offsets": np.asarray(self.offsets, dtype="<i8"), "names": encode_names(self.names)}
+        for name in arrays:
+            dataset = self._h5[name]
+            small[name] = self.array(name, ndim=dataset.ndim)
+        if content_digest(rows, small, self.attrs) != self.attrs.get("sha256"):
+            raise DataError("does not match its SHA-256: it was damaged or edited; make it again", file=self.path)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._h5.close()
+
+
+def block_rows(width: int, itemsize: int) -> int:
+    """How many rows make a block of a few MB."""
+    return max(1, math.ceil(READ_BYTES / max(1, width * itemsize)))

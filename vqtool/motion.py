@@ -1,0 +1,62 @@
+"""One clip of motion, and what its columns are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vqtool.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Motion:
+    """One recording: `frames` is [T, D] float32 at `fps` frames a second, its columns described by `layout`."""
+
+    name: str
+    frames: np.ndarray
+    fps: float
+    layout: str = "raw"
+    source: str = ""
+
+
+def _joint_groups(joints: int) -> dict[str, slice]:
+    """Columns of the joint features [T, 12 J - 1] (HumanML3D's 263 for J = 22, KIT-ML's 251 for J = 21)."""
+    position = 4
+    rotation = position + 3 * (joints - 1)
+    velocity = rotation + 6 * (joints - 1)
+    contact = velocity + 3 * joints
+    return {
+        "root": slice(0, 4),
+        "positions": slice(position, rotation),
+        "rotations": slice(rotation, velocity),
+        "velocities": slice(velocity, contact),
+        "contacts": slice(contact, contact + 4),
+    }
+
+
+def column_groups(layout: str, dim: int) -> dict[str, slice]:
+    """The named groups of columns of a layout; {} where the layout names none ("raw" and unknown ones)."""
+    if layout in ("joints", "humanml3d", "kit") and (dim + 1) % 12 == 0:
+        return _joint_groups((dim + 1) // 12)
+    return {}
+
+
+def resolve_columns(key: str, layout: str, dim: int) -> slice:
+    """The columns that `key` means: a group of the layout, an index "7" or a half-open range "3:44".
+
+    Raises UsageError naming the groups there are.
+    """
+    groups = column_groups(layout, dim)
+    if key in groups:
+        return groups[key]
+    first, colon, last = key.partition(":")
+    if first.isdecimal() and (last.isdecimal() if colon else not last):
+        start = int(first)
+        stop = int(last) if colon else start + 1
+        if start < stop <= dim:
+            return slice(start, stop)
+    known = ", ".join(groups) if groups else "none"
+    raise UsageError(
+        f"no columns {key!r} in layout {layout!r} with {dim} columns; name a group ({known}) or a range like 0:3"
+    )

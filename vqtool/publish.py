@@ -1,0 +1,190 @@
+"""Whole-or-absent output: write beside the final path, fsync, rename; one writer at a time.
+
+A reader never sees a partial file at the final path, and a file that was there stays as it is until the new
+one is complete, whatever kills the writer. The sibling `.NAME.part` of a killed run is overwritten by the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from vqtool.errors import LockedError, OutputError, StorageError, UsageError
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # not POSIX: outputs are still atomic, but two writers are not told apart
+    fcntl = None
+
+
+class LatchingFile(io.FileIO):
+    """A binary file that remembers its first OSError and swallows every later write.
+
+    HDF5 crashes when a write fails under it (h5py on a full disk: 5 of 5). Given this file it closes cleanly,
+    and `commit` raises what really happened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.failure: OSError | None = None
+        super().__init__(path, "w+")
+
+    def write(self, data: Any) -> int:
+        """Write all of `data` (HDF5 ignores short writes), or remember why not."""
+        view = memoryview(data).cast("B")
+        done = 0
+        while self.failure is None and done < len(view):
+            try:
+                done += super().write(view[done:])
+            except OSError as error:
+                self.failure = error
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Resize, or remember why not."""
+        if self.failure is None:
+            try:
+                return super().truncate(size)
+            except OSError as error:
+                self.failure = error
+        return size or 0
+
+    def commit(self) -> None:
+        """Force everything to the disk; raises the first OSError that any write met."""
+        if self.failure is not None:
+            raise self.failure
+        os.fsync(self.fileno())
+
+
+def check_output(path: Path, *, force: bool, inputs: tuple[Path, ...] = ()) -> None:
+    """Refuse, before any work, an output that cannot or must not be written.
+
+    Raises OutputError when it exists (unless `force`), is a folder, or has no parent folder; UsageError when
+    it is one of `inputs`.
+    """
+    if not path.parent.is_dir():
+        raise OutputError(f"the folder {path.parent} does not exist; create it first", file=path)
+    if path.is_dir():
+        raise OutputError("is a folder; name a file", file=path)
+    if path.exists():
+        if any(other.exists() and path.samefile(other) for other in inputs):
+            raise UsageError("is both input and output; choose another -o", file=path)
+        if not force:
+            raise OutputError("exists already; choose another -o or add --force", file=path)
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold `PATH.lock` while writing `path`; a second writer gets LockedError at once."""
+    if fcntl is None:
+        yield
+        return
+    name = path.with_name(path.name + ".lock")
+    while True:
+        try:
+            handle = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise OutputError(f"cannot be created ({error.strerror})", file=path) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            raise LockedError("another process is writing it; wait for that or choose another -o", file=path) from error
+        # The holder before us may have removed the file between our open and our lock.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(name)):
+                break
+        os.close(handle)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        os.close(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+def _storage_error(path: Path, error: OSError) -> StorageError:
+    return StorageError(f"could not be written ({error.strerror or error}); nothing was changed", file=path)
+
+
+@contextlib.contextmanager
+def publish(path: Path, *, force: bool = False) -> Iterator[LatchingFile]:
+    """Give a file to write; when the block ends well it becomes `path`, else nothing changes.
+
+    Raises OutputError or LockedError before the block runs, StorageError when the disk failed.
+    """
+    with lock(path):
+        check_output(path, force=force)
+        part = _part(path)
+        try:
+            file = LatchingFile(part)
+        except OSError as error:
+            raise OutputError(f"cannot be created ({error.strerror})", file=path) from error
+        try:
+            with file:
+                yield file
+                _commit(file, part, path)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            if file.failure is not None:
+                raise _storage_error(path, file.failure) from error
+            raise
+
+
+def _commit(file: LatchingFile, part: Path, path: Path) -> None:
+    try:
+        file.commit()
+        os.replace(part, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise _storage_error(path, error) from error
+
+
+def publish_bytes(path: Path, data: bytes, *, force: bool = False) -> None:
+    """Write a small file whole or not at all."""
+    with publish(path, force=force) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def publish_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder to fill with plain files; when the block ends well it becomes `path`."""
+    part = _part(path)
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        yield part
+        for file in part.iterdir():
+            handle = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        sync_folder(part)
+        if path.exists():
+            shutil.rmtree(path)
+        os.rename(part, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise _storage_error(path, error) from error

@@ -1,0 +1,327 @@
+"""motion.h5: clips of motion end to end in one file; written clip by clip, read by window.
+
+Any other HDF5 file reads as motion too: each of its [T, D] datasets is a clip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import h5py
+import numpy as np
+
+import vqtool
+from vqtool.errors import DataError, UsageError
+from vqtool.hdf5 import FlatReader, FlatWriter, attribute, block_rows, check_dataset, open_hdf5, read_rows, walk
+from vqtool.publish import publish
+
+SPLITS = {"train": 0, "val": 1, "test": 2}
+
+
+class MotionWriter:
+    """Append clips to a motion.h5; made by `create_motion`."""
+
+    def __init__(self, flat: FlatWriter) -> None:
+        self._flat = flat
+        self._names: list[str] = []
+        self._offsets = [0]
+        self._splits: list[int] = []
+
+    def append(self, name: str, frames: np.ndarray, split: int | None = None) -> None:
+        """Add one clip, `frames` [T, D]; `split` (0 train, 1 val, 2 test) for all clips or for none."""
+        self.extend(frames)
+        self.end_clip(name, split)
+
+    def extend(self, frames: np.ndarray) -> None:
+        """Add rows [n, D] to the clip that `end_clip` will name."""
+        self._flat.extend(frames=frames)
+
+    def end_clip(self, name: str, split: int | None = None) -> None:
+        """Name what was added since the last clip."""
+        self._names.append(name)
+        self._offsets.append(self._flat.num_rows)
+        if split is not None:
+            self._splits.append(split)
+
+    def close(self, attrs: dict[str, Any]) -> None:
+        """Write what belongs to the whole set."""
+        if self._splits:
+            assert len(self._splits) == len(self._names)
+            self._flat.array("splits", np.array(self._splits, dtype=np.uint8))
+        self._flat.close(self._names, np.array(self._offsets, dtype=np.int64), attrs)
+
+
+@contextlib.contextmanager
+def create_motion(
+    path: Path,
+    *,
+    dim: int,
+    fps: float,
+    layout: str = "raw",
+    units: str = "",
+    source: str = "",
+    total_frames: int | None = None,
+    force: bool = False,
+) -> Iterator[MotionWriter]:
+    """Write a motion.h5 that appears at `path` when the block ends, or not at all.
+
+    With `total_frames` known the frames are contiguous, so that windows read at the speed of a memory map.
+    """
+    rows = {"frames": (np.dtype("<f4"), dim)}
+    with publish(path, force=force) as file, FlatWriter(file, "motion", rows, total=total_frames) as flat:
+        writer = MotionWriter(flat)
+        yield writer
+        writer.close(
+            {
+                "fps": float(fps),
+                "layout": layout,
+                "units": units,
+                "source": source,
+                "vqtool_version": vqtool.__version__,
+            }
+        )
+
+
+class _Source(Protocol):
+    """One input file as a list of clips."""
+
+    path: Path
+    names: list[str]
+    lengths: np.ndarray
+    dim: int
+    fps: float | None
+    layout: str
+    splits: np.ndarray | None
+
+    def read(self, clip: int, start: int, stop: int) -> np.ndarray: ...
+
+    def verify(self) -> None: ...
+
+    def place(self, clip: int) -> str: ...
+
+    def close(self) -> None: ...
+
+
+class _MotionFile:
+    """A motion.h5."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._flat = FlatReader(path, "motion", ["frames"])
+        self.names = self._flat.names
+        self.lengths = np.diff(self._flat.offsets)
+        self.dim = int(self._flat.rows["frames"].shape[1])
+        fps = self._flat.attrs.get("fps")
+        self.fps = float(fps) if isinstance(fps, int | float) else None
+        self.layout = str(self._flat.attrs.get("layout") or "raw")
+        self.splits = self._flat.array("splits", ndim=1, kinds="u") if self._flat.has("splits") else None
+        if self.splits is not None and len(self.splits) != len(self.names):
+            raise DataError("does not fit the names; the file is damaged", file=path, dataset="splits")
+        self._map = self._flat.memmap("frames")
+
+    def read(self, clip: int, start: int, stop: int) -> np.ndarray:
+        first = int(self._flat.offsets[clip])
+        if self._map is not None:
+            return np.array(self._map[first + start : first + stop], dtype=np.float32)
+        rows = read_rows(self.path, self._flat.rows["frames"], first + start, first + stop)
+        return rows.astype(np.float32, copy=False)
+
+    def verify(self) -> None:
+        self._flat.verify(["splits"] if self.splits is not None else [])
+
+    def place(self, clip: int) -> str:
+        return "frames"
+
+    def close(self) -> None:
+        self._map = None
+        self._flat.close()
+
+
+class _DatasetFile:
+    """Any other HDF5 file: every [T, D] or [T, J, 3] dataset of numbers is a clip, its path its name."""
+
+    def __init__(self, path: Path, pattern: str | None) -> None:
+        self.path = path
+        self._h5 = open_hdf5(path)
+        self._clips: list[h5py.Dataset] = []
+        widths: dict[int, str] = {}
+        rates: dict[float, str] = {}
+        for dataset in walk(path, self._h5):
+            name = dataset.name.lstrip("/")
+            if pattern is not None and not fnmatch.fnmatchcase(name, pattern.lstrip("/")):
+                continue
+            if dataset.dtype.kind not in "fiu" or not (dataset.ndim == 2 or dataset.ndim == 3 and dataset.shape[2] == 3):
+                continue
+            check_dataset(path, dataset)
+            self._clips.append(dataset)
+            widths.setdefault(int(np.prod(dataset.shape[1:])), name)
+            node: h5py.Group | h5py.Dataset = dataset
+            while (rate := attribute(node, "fps")) is None and node.name != "/":
+                node = node.parent
+            if isinstance(rate, int | float) and not isinstance(rate, bool):
+                rates.setdefault(float(rate), name)
+        if not self._clips:
+            what = f"no [T, D] dataset matches --dataset {pattern!r}" if pattern else "holds no [T, D] dataset of numbers"
+            raise DataError(what, file=path)
+        if len(widths) > 1:
+            listed = ", ".join(f"{name} has {width} columns" for width, name in list(widths.items())[:4])
+            raise DataError(f"its datasets differ: {listed}; choose with --dataset 'PATTERN'", file=path)
+        if len(rates) > 1:
+            listed = ", ".join(f"{name} {rate:g}" for rate, name in list(rates.items())[:4])
+            raise DataError(f"its clips differ in fps: {listed}; choose with --dataset 'PATTERN'", file=path)
+        self.names = [clip.name.lstrip("/") for clip in self._clips]
+        self.lengths = np.array([len(clip) for clip in self._clips], dtype=np.int64)
+        self.dim = next(iter(widths))
+        self.fps = next(iter(rates), None)
+        self.layout = str(attribute(self._h5, "layout") or "raw")
+        self.splits = None
+
+    def read(self, clip: int, start: int, stop: int) -> np.ndarray:
+        rows = read_rows(self.path, self._clips[clip], start, stop)
+        return rows.reshape(len(rows), self.dim).astype(np.float32, copy=False)
+
+    def verify(self) -> None:
+        """Nothing to compare with: such a file has no SHA-256."""
+
+    def place(self, clip: int) -> str:
+        return str(self._clips[clip].name)
+
+    def close(self) -> None:
+        self._h5.close()
+
+
+def _open_source(path: Path, pattern: str | None) -> _Source:
+    with open_hdf5(path) as file:
+        kind = attribute(file, "format")
+    if kind == "vqtool.motion":
+        if pattern is not None:
+            raise UsageError("--dataset is for HDF5 files that are not motion.h5", file=path)
+        return _MotionFile(path)
+    if isinstance(kind, str) and kind.startswith("vqtool."):
+        raise DataError(f"is a {kind} file; motion was expected", file=path)
+    return _DatasetFile(path, pattern)
+
+
+class MotionSet:
+    """The clips of one or more files as one list; frames stay on disk until they are read.
+
+    Names that several files share get the file's stem in front. Raises DataError where the files differ in
+    columns, fps or layout, UsageError where fps is known from neither the files nor `fps`.
+    """
+
+    def __init__(self, paths: Sequence[Path], *, dataset: str | None = None, fps: float | None = None) -> None:
+        if not paths:
+            raise UsageError("no motion file named")
+        self.paths = tuple(paths)
+        self._sources: list[_Source] = []
+        try:
+            for path in paths:
+                self._sources.append(_open_source(path, dataset))
+            self._join(fps)
+        except BaseException:
+            self.close()
+            raise
+
+    def _join(self, fps: float | None) -> None:
+        first = self._sources[0]
+        for other in self._sources[1:]:
+            for what in ("dim", "fps", "layout"):
+                mine, theirs = getattr(first, what), getattr(other, what)
+                if mine != theirs:
+                    label = {"dim": "columns"}.get(what, what)
+                    raise DataError(f"has {label} {theirs}, but {first.path} has {mine}", file=other.path)
+        rate = fps if fps is not None else first.fps
+        if rate is None:
+            raise UsageError("says no frame rate (attribute fps); add --fps, for example --fps 30", file=first.path)
+        if not 0 < rate < 1e6:
+            raise DataError(f"has fps {rate:g}; a positive number was expected", file=first.path)
+        self.fps = float(rate)
+        self.dim, self.layout = first.dim, first.layout
+        if self.dim == 0:
+            raise DataError("its clips have no columns", file=first.path)
+        taken: dict[str, int] = {}
+        for source in self._sources:
+            for name in source.names:
+                taken[name] = taken.get(name, 0) + 1
+        self.names: list[str] = []
+        self._where: list[tuple[_Source, int]] = []
+        for source in self._sources:
+            for clip, name in enumerate(source.names):
+                self.names.append(name if taken[name] == 1 else f"{source.path.stem}/{name}")
+                self._where.append((source, clip))
+        if len(set(self.names)) != len(self.names):
+            raise DataError("two inputs hold clips of the same names and have the same file name; encode them apart")
+        self.lengths: np.ndarray = np.concatenate([source.lengths for source in self._sources])
+        kept = [source.splits for source in self._sources if source.splits is not None]
+        if kept and len(kept) != len(self._sources):
+            raise DataError("some of these files say which clips are train, val and test, and some do not")
+        self.splits: np.ndarray | None = np.concatenate(kept) if kept else None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def source(self) -> str:
+        """The files as a JSON list of names, for provenance."""
+        return json.dumps([path.name for path in self.paths])
+
+    def select(self, split: str | None) -> list[int]:
+        """Clip numbers of a split ("train", "val", "test"), or of all.
+
+        Raises UsageError for an unknown split, DataError where the file has none or no clip is in it.
+        """
+        if split is None:
+            return list(range(len(self)))
+        if split not in SPLITS:
+            raise UsageError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+        if self.splits is None:
+            raise DataError("does not say which clips are train, val and test; leave --split out", file=self.paths[0])
+        chosen = np.flatnonzero(self.splits == SPLITS[split]).tolist()
+        if not chosen:
+            raise DataError(f"has no clip in split {split!r}", file=self.paths[0])
+        return [int(clip) for clip in chosen]
+
+    def read(self, clip: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Frames [start, stop) of a clip, [n, D] float32, as they are: `check` looks for NaN."""
+        source, index = self._where[clip]
+        return source.read(index, start, int(self.lengths[clip]) if stop is None else stop)
+
+    def blocks(self, clip: int) -> Iterator[np.ndarray]:
+        """A clip in blocks of a few MB, each checked: DataError at the first frame that is not finite."""
+        source, index = self._where[clip]
+        step = block_rows(self.dim, 4)
+        for start in range(0, int(self.lengths[clip]), step):
+            frames = self.read(clip, start, min(start + step, int(self.lengths[clip])))
+            finite = np.isfinite(frames).all(axis=1)
+            if not finite.all():
+                bad = int(np.argmin(finite))
+                column = int(np.argmin(np.isfinite(frames[bad])))
+                raise DataError(
+                    f"column {column} is {frames[bad, column]}; mend the file or leave the clip out",
+                    file=source.path,
+                    dataset=source.place(index),
+                    clip=self.names[clip],
+                    frame=start + bad,
+                )
+            yield frames
+
+    def verify(self) -> None:
+        """Compare each motion.h5 with its SHA-256; DataError when a bit has changed."""
+        for source in self._sources:
+            source.verify()
+
+    def close(self) -> None:
+        """Close all files."""
+        for source in self._sources:
+            source.close()
+
+    def __enter__(self) -> MotionSet:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
