@@ -23,11 +23,11 @@ from typing import Any
 # Before HDF5 starts: a filter plugin is code that a data file could choose.
 os.environ.setdefault("HDF5_PLUGIN_PRELOAD", "::")
 
-import h5py  # noqa: E402
-import numpy as np  # noqa: E402
+import h5py
+import numpy as np
 
-from vqtool.errors import DataError, MissingInputError, StorageError  # noqa: E402
-from vqtool.publish import LatchingFile  # noqa: E402
+from vqtool.errors import DataError, MissingInputError, StorageError
+from vqtool.publish import LatchingFile
 
 MAX_CLIPS = 100_000_000
 MAX_NAME_BYTES = 4096

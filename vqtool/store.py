@@ -155,7 +155,7 @@ class _DatasetFile:
             name = dataset.name.lstrip("/")
             if pattern is not None and not fnmatch.fnmatchcase(name, pattern.lstrip("/")):
                 continue
-            if dataset.dtype.kind not in "fiu" or not (dataset.ndim == 2 or dataset.ndim == 3 and dataset.shape[2] == 3):
+            if dataset.dtype.kind not in "fiu" or not _is_clip(dataset.shape):
                 continue
             check_dataset(path, dataset)
             self._clips.append(dataset)
@@ -166,8 +166,8 @@ class _DatasetFile:
             if isinstance(rate, int | float) and not isinstance(rate, bool):
                 rates.setdefault(float(rate), name)
         if not self._clips:
-            what = f"no [T, D] dataset matches --dataset {pattern!r}" if pattern else "holds no [T, D] dataset of numbers"
-            raise DataError(what, file=path)
+            which = f"that matches --dataset {pattern!r}" if pattern else "of numbers"
+            raise DataError(f"holds no [T, D] dataset {which}", file=path)
         if len(widths) > 1:
             listed = ", ".join(f"{name} has {width} columns" for width, name in list(widths.items())[:4])
             raise DataError(f"its datasets differ: {listed}; choose with --dataset 'PATTERN'", file=path)
@@ -179,7 +179,7 @@ class _DatasetFile:
         self.dim = next(iter(widths))
         self.fps = next(iter(rates), None)
         self.layout = str(attribute(self._h5, "layout") or "raw")
-        self.splits = None
+        self.splits: np.ndarray | None = None
 
     def read(self, clip: int, start: int, stop: int) -> np.ndarray:
         rows = read_rows(self.path, self._clips[clip], start, stop)
@@ -193,6 +193,11 @@ class _DatasetFile:
 
     def close(self) -> None:
         self._h5.close()
+
+
+def _is_clip(shape: tuple[int, ...]) -> bool:
+    """[T, D], or [T, J, 3] positions of J joints."""
+    return len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
 
 
 def _open_source(path: Path, pattern: str | None) -> _Source:
@@ -267,8 +272,9 @@ class MotionSet:
 
     @property
     def source(self) -> str:
-        """The files as a JSON list of names, for provenance."""
-        return json.dumps([path.name for path in self.paths])
+        """The files as a JSON list of names, for provenance (the first hundred, then how many more)."""
+        names = [path.name for path in self.paths]
+        return json.dumps(names if len(names) <= 100 else [*names[:100], f"and {len(names) - 100} more"])
 
     def select(self, split: str | None) -> list[int]:
         """Clip numbers of a split ("train", "val", "test"), or of all.

@@ -1,0 +1,231 @@
+"""tokens.h5 and latents.h5: what an encoder made of a set of clips, and all that decoding it again needs.
+
+A token file carries its codebooks, so that inspecting it needs neither torch nor the model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import vqtool
+from vqtool.errors import DataError
+from vqtool.hdf5 import FlatReader, FlatWriter, attribute, open_hdf5
+from vqtool.publish import publish
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of one clip: `codes` [L, Q] uint16 or uint32, `num_frames` the clip's true length T.
+
+    L = ceil(T / downsample); decoding trims to T frames.
+    """
+
+    name: str
+    codes: np.ndarray
+    num_frames: int
+
+
+@dataclass(frozen=True)
+class TokenHeader:
+    """What holds for a whole tokens.h5 or latents.h5.
+
+    fps             frames a second of the motion (tokens come at fps / downsample)
+    codebook_sizes  K of each layer; empty for latents
+    tokenizer_id    SHA-256 of the weights, config and statistics that made the tokens
+    numerics        "stable", "fast" or "float64": how the codes were decided
+    """
+
+    fps: float
+    downsample: int
+    bottleneck: str
+    layout: str
+    tokenizer_id: str
+    numerics: str
+    source: str
+    codebook_sizes: tuple[int, ...] = ()
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Token frames a second, each of them Q tokens wide."""
+        return self.fps / self.downsample
+
+
+def code_dtype(codebook_sizes: Sequence[int]) -> np.dtype:
+    """uint16, or uint32 where a codebook has more than 65,536 codes."""
+    return np.dtype("<u4" if max(codebook_sizes) > 65536 else "<u2")
+
+
+class TokenWriter:
+    """Append rows (token frames) in clip order; made by `create_tokens` and `create_latents`."""
+
+    def __init__(self, flat: FlatWriter) -> None:
+        self._flat = flat
+
+    def extend(self, **rows: np.ndarray) -> None:
+        """Add rows: codes=[n, Q], or mean=[n, C] and logvar=[n, C]."""
+        self._flat.extend(**rows)
+
+
+@contextlib.contextmanager
+def _create(
+    path: Path,
+    kind: str,
+    rows: dict[str, tuple[np.dtype, int]],
+    names: Sequence[str],
+    num_frames: np.ndarray,
+    header: TokenHeader,
+    codebooks: Sequence[np.ndarray],
+    force: bool,
+) -> Iterator[TokenWriter]:
+    lengths = -(-np.asarray(num_frames, dtype=np.int64) // header.downsample)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    compress = kind == "tokens"
+    with (
+        publish(path, force=force) as file,
+        FlatWriter(file, kind, rows, total=int(offsets[-1]), compress=compress) as flat,
+    ):
+        yield TokenWriter(flat)
+        for layer, vectors in enumerate(codebooks):
+            flat.array(f"codebooks/{layer}", np.asarray(vectors, dtype="<f4"))
+        flat.array("num_frames", np.asarray(num_frames, dtype="<i8"))
+        attrs: dict[str, Any] = asdict(header) | {"vqtool_version": vqtool.__version__}
+        attrs["codebook_sizes"] = np.array(header.codebook_sizes, dtype="<i8")
+        flat.close(names, offsets, attrs)
+
+
+@contextlib.contextmanager
+def create_tokens(
+    path: Path,
+    names: Sequence[str],
+    num_frames: np.ndarray,
+    header: TokenHeader,
+    codebooks: Sequence[np.ndarray],
+    *,
+    force: bool = False,
+) -> Iterator[TokenWriter]:
+    """Write a tokens.h5 of clips whose lengths are known; it appears at `path` when the block ends, or not at all.
+
+    `codebooks` are [K, C] per layer of `header.codebook_sizes`.
+    """
+    sizes = header.codebook_sizes
+    rows = {"codes": (code_dtype(sizes), len(sizes))}
+    with _create(path, "tokens", rows, names, num_frames, header, codebooks, force) as writer:
+        yield writer
+
+
+@contextlib.contextmanager
+def create_latents(
+    path: Path, names: Sequence[str], num_frames: np.ndarray, header: TokenHeader, dim: int, *, force: bool = False
+) -> Iterator[TokenWriter]:
+    """Write a latents.h5 (mean and logvar, [F, dim] float32) likewise."""
+    rows = {"mean": (np.dtype("<f4"), dim), "logvar": (np.dtype("<f4"), dim)}
+    with _create(path, "latents", rows, names, num_frames, header, [], force) as writer:
+        yield writer
+
+
+class TokenSet:
+    """A tokens.h5 or latents.h5 open for reading: names, lengths and header; rows on demand.
+
+    `is_latents` tells which. `offsets` [N+1] and `num_frames` [N] are arrays; `codebooks` lists [K, C] arrays.
+    Opening raises DataError for a damaged file; `verify` compares everything with the stored SHA-256.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with open_hdf5(path) as file:
+            self.is_latents = attribute(file, "format") == "vqtool.latents"
+        kind, rows = ("latents", ["mean", "logvar"]) if self.is_latents else ("tokens", ["codes"])
+        self._flat = FlatReader(path, kind, rows)
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        flat = self._flat
+        self.names, self.offsets = flat.names, flat.offsets
+        self.width = int(flat.rows["mean" if self.is_latents else "codes"].shape[1])
+        self.num_frames: np.ndarray = flat.array("num_frames", ndim=1, kinds="iu").astype(np.int64)
+        try:
+            self.header = TokenHeader(
+                fps=float(flat.attrs["fps"]),
+                downsample=int(flat.attrs["downsample"]),
+                bottleneck=str(flat.attrs["bottleneck"]),
+                layout=str(flat.attrs["layout"]),
+                tokenizer_id=str(flat.attrs["tokenizer_id"]),
+                numerics=str(flat.attrs["numerics"]),
+                source=str(flat.attrs["source"]),
+                codebook_sizes=tuple(int(size) for size in flat.attrs["codebook_sizes"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"its attributes are incomplete ({error}); the file is damaged", file=self.path) from error
+        lengths = -(-self.num_frames // max(1, self.header.downsample))
+        if len(lengths) != len(self.names) or (self.num_frames < 0).any() or (np.diff(self.offsets) != lengths).any():
+            raise DataError("does not fit the tokens; the file is damaged", file=self.path, dataset="num_frames")
+        if not self.is_latents and len(self.header.codebook_sizes) != self.width:
+            raise DataError("does not fit codebook_sizes; the file is damaged", file=self.path, dataset="codes")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def num_tokens(self) -> int:
+        """Token frames in all clips, sum of L."""
+        return int(self.offsets[-1])
+
+    @property
+    def codebooks(self) -> list[np.ndarray]:
+        """The code vectors of each layer, [K, C] float32."""
+        return [self._flat.array(f"codebooks/{q}", ndim=2) for q in range(len(self.header.codebook_sizes))]
+
+    def blocks(self, name: str = "codes", start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+        """Rows [start, stop) of "codes" (or "mean", "logvar") in blocks of a few MB."""
+        return self._flat.blocks(name, start, stop)
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop) of the flat token axis."""
+        blocks = list(self._flat.blocks(name, start, stop))
+        return np.concatenate(blocks) if blocks else self._flat.rows[name][0:0]
+
+    def __getitem__(self, clip: int) -> Tokens:
+        start, stop = int(self.offsets[clip]), int(self.offsets[clip + 1])
+        return Tokens(self.names[clip], self.rows("codes", start, stop), int(self.num_frames[clip]))
+
+    def check_codes(self) -> None:
+        """DataError naming clip and token at the first code outside its codebook."""
+        sizes = np.array(self.header.codebook_sizes)
+        first = 0
+        for block in self.blocks():
+            bad = np.argwhere(block >= sizes)
+            if len(bad):
+                row, layer = (int(i) for i in bad[0])
+                clip = int(np.searchsorted(self.offsets, first + row, side="right")) - 1
+                raise DataError(
+                    f"token {first + row - int(self.offsets[clip])} of layer {layer} is {block[row, layer]}, "
+                    f"but that codebook has {sizes[layer]} codes; encode again",
+                    file=self.path,
+                    dataset="codes",
+                    clip=self.names[clip],
+                )
+            first += len(block)
+
+    def verify(self) -> None:
+        """Compare the whole file with its SHA-256; DataError when a bit has changed."""
+        self._flat.verify(["num_frames", *(f"codebooks/{q}" for q in range(len(self.header.codebook_sizes)))])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._flat.close()
+
+    def __enter__(self) -> TokenSet:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
