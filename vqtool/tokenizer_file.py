@@ -1,0 +1,149 @@
+"""tokenizer.safetensors: the one file that encode and decode need; read and written without torch.
+
+Tensors: `model.*` (weights, buffers, normalisation), and what training saw of its validation set:
+`usage.counts.<q>` [K] int64 for each layer, or `usage.kl` and `usage.variance` [C] float64 for a VAE.
+Header: one JSON object under the key "vqtool" (see `TokenizerFile`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+import vqtool
+from vqtool.errors import DataError, MissingInputError, StorageError
+from vqtool.publish import publish_bytes
+
+NAME = "tokenizer.safetensors"
+FORMAT = "vqtool.tokenizer"
+MAX_HEADER = 1 << 20
+
+
+@dataclass
+class TokenizerFile:
+    """A tokenizer as data.
+
+    config          the resolved config: sections data, model, bottleneck, loss, train
+    dim, fps, layout what it was trained on: columns, frames a second, layout
+    downsample      motion frames per token frame
+    codebook_sizes  K of each layer, [] for a VAE
+    codebook_keys   names of the tensors that hold the code vectors [K, C], [] where they are implicit (FSQ)
+    """
+
+    config: dict[str, Any]
+    dim: int
+    fps: float
+    layout: str
+    downsample: int
+    codebook_sizes: list[int]
+    codebook_keys: list[str]
+    tensors: dict[str, np.ndarray] = field(default_factory=dict)
+    path: Path | None = None
+
+    @property
+    def tokenizer_id(self) -> str:
+        """SHA-256 of what decides tokens and motion: model tensors and everything in the header but versions."""
+        digest = hashlib.sha256(json.dumps(self._plain(), sort_keys=True).encode())
+        for name in sorted(name for name in self.tensors if name.startswith("model.")):
+            _update(digest, name, self.tensors[name])
+        return digest.hexdigest()
+
+    def _plain(self) -> dict[str, Any]:
+        fields = asdict(self)
+        del fields["tensors"], fields["path"]
+        return fields
+
+    def save(self, path: Path, *, force: bool = False) -> None:
+        """Write the file whole or not at all."""
+        header = self._plain() | {
+            "format": FORMAT,
+            "format_version": 1,
+            "vqtool_version": vqtool.__version__,
+            "tokenizer_id": self.tokenizer_id,
+            "sha256": tensors_digest(self.tensors),
+        }
+        publish_bytes(path, pack(self.tensors, header), force=force)
+
+
+def _update(digest: Any, name: str, value: np.ndarray) -> None:
+    value = np.asarray(value)
+    digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
+    digest.update(value.tobytes())
+
+
+def tensors_digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        _update(digest, name, tensors[name])
+    return digest.hexdigest()
+
+
+def pack(tensors: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> bytes:
+    """A safetensors file with one JSON object in its header."""
+    plain = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    packed: bytes = save_tensors(plain, metadata={"vqtool": json.dumps(header, sort_keys=True)})
+    return packed
+
+
+def unpack(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Tensors and header of a file that `pack` made; DataError where it is damaged, flipped bits included."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise MissingInputError("no such file", file=path) from None
+    except OSError as error:
+        raise StorageError(f"cannot be read ({error.strerror})", file=path) from error
+    size = int.from_bytes(data[:8], "little")
+    if not 2 <= size <= min(MAX_HEADER, len(data) - 8):
+        raise DataError("is not a vqtool safetensors file, or is damaged", file=path)
+    try:
+        header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["vqtool"])
+        tensors = dict(load_tensors(data))
+        if header["sha256"] != tensors_digest(tensors):
+            raise DataError("does not match its SHA-256: it was damaged; copy or make it again", file=path)
+    except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+        raise DataError("is not a vqtool safetensors file, or is damaged", file=path) from error
+    return tensors, header
+
+
+def resolve(run: Path) -> Path:
+    """The tokenizer file that a run folder or a path to the file itself means."""
+    if not run.is_dir():
+        return run
+    if not (run / NAME).exists():
+        what = (
+            "training has not finished; go on with `vqtool train ... --resume`"
+            if (run / "config.toml").exists()
+            else ""
+        )
+        raise MissingInputError(f"holds no {NAME}; {what or 'name a run folder that vqtool train wrote'}", file=run)
+    return run / NAME
+
+
+def read_tokenizer(run: Path) -> TokenizerFile:
+    """Read a tokenizer from its run folder or file; DataError when it is damaged or of a newer version."""
+    path = resolve(run)
+    tensors, header = unpack(path)
+    if header.get("format") != FORMAT:
+        raise DataError("is no tokenizer; name a run folder or its tokenizer.safetensors", file=path)
+    if header.get("format_version") != 1:
+        version = header.get("format_version")
+        raise DataError(f"has format version {version}; this vqtool reads 1, so update vqtool", file=path)
+    try:
+        names = ("config", "dim", "fps", "layout", "downsample", "codebook_sizes", "codebook_keys")
+        found = TokenizerFile(**{name: header[name] for name in names}, tensors=tensors, path=path)
+        if found.tokenizer_id != header["tokenizer_id"]:
+            raise DataError("does not match its tokenizer_id: it was edited; use the file as trained", file=path)
+    except (KeyError, TypeError) as error:
+        raise DataError("its header is incomplete; the file is damaged", file=path) from error
+    return found
