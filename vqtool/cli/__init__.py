@@ -1,0 +1,116 @@
+"""What a person types. Each command is a file: options, one library call, one result.
+
+Nothing here imports torch, h5py or numpy at module level: `vqtool --help` must start at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from typing import Annotated
+
+# Typer would colour pipes under GITHUB_ACTIONS, FORCE_COLOR or PY_COLORS.
+if not sys.stdout.isatty():
+    os.environ.setdefault("_TYPER_FORCE_DISABLE_TERMINAL", "1")
+
+import typer
+
+import vqtool
+from vqtool.cli.decode import decode
+from vqtool.cli.encode import encode
+from vqtool.cli.evaluate import evaluate
+from vqtool.cli.inspect_codebook import inspect_codebook
+from vqtool.cli.train import train
+from vqtool.errors import InterruptedRun, VqtoolError
+
+app = typer.Typer(
+    name="vqtool",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+for command in (train, encode, decode, inspect_codebook, evaluate):
+    app.command(command.__name__.replace("_", "-"))(command)
+
+_debug = False
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        import h5py
+
+        typer.echo(
+            f"vqtool {vqtool.__version__} (torch {version('torch')}, h5py {h5py.__version__}, "
+            f"HDF5 {h5py.version.hdf5_version}, Python {sys.version.split()[0]})"
+        )
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show versions.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error.", envvar="VQTOOL_DEBUG")
+    ] = False,
+) -> None:
+    """Turn continuous motion into discrete tokens and back.
+
+    train a tokenizer on motion, encode motion to tokens, inspect the codebook, decode tokens to motion.
+    """
+    global _debug
+    _debug = debug
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command line and return its exit code; every error is one line on stderr."""
+    global _debug
+    _debug = bool(os.environ.get("VQTOOL_DEBUG"))
+    try:
+        result = app(args=argv, prog_name="vqtool", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except BrokenPipeError:
+        # The reader (head, less) has enough. Python must not try to flush the rest at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return _die_by(signal.SIGINT, "interrupted")
+    except InterruptedRun as error:
+        return _die_by(error.signum, str(error))
+    except VqtoolError as error:
+        return _fail(str(error), error.exit_code)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{place}{error.strerror or error}", 74)
+    except MemoryError:
+        return _fail("out of memory; try a smaller batch or fewer columns", 74)
+    except Exception as error:
+        if callable(message := getattr(error, "format_message", None)):  # Typer's own: a wrong option or value
+            return _fail(f"{message()} (vqtool --help shows the commands)" if message() else "", 2)
+        hint = "" if _debug else "; VQTOOL_DEBUG=1 shows where"
+        return _fail(f"internal error, please report it: {type(error).__name__}: {error}{hint}", 70)
+
+
+def _fail(message: str, code: int) -> int:
+    if _debug:
+        traceback.print_exc()
+    with contextlib.suppress(BrokenPipeError):
+        if message:
+            print(f"vqtool: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _die_by(signum: int, message: str) -> int:
+    """End as the signal would have ended the process, so that a shell script stops too."""
+    print(f"vqtool: {message}", file=sys.stderr, flush=True)
+    signal.signal(signum, signal.SIG_DFL)
+    os.kill(os.getpid(), signum)
+    return 128 + signum

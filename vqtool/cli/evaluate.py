@@ -1,0 +1,101 @@
+"""`vqtool evaluate`."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import typer
+
+from vqtool.cli.options import Dataset, Device, Fps, Json, Meter, Motions, Quiet, Run, Split, Threads, set_threads
+
+
+def evaluate(
+    run: Run,
+    motion: Motions,
+    split: Split = None,
+    dataset: Dataset = None,
+    fps: Fps = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Encode and decode motion files, and tell how much is lost and how the codes are used.
+
+    Errors are normalised by the standard deviations of the training clips: 1.0 is no better than the mean pose.
+
+    Example: vqtool evaluate runs/imu sample_data/wrist_imu.h5 --split test
+    """
+    from vqtool.store import MotionSet
+
+    with MotionSet(motion, dataset=dataset, fps=fps) as clips:
+        from vqtool.codebook import entropy, perplexity
+        from vqtool.motion import column_groups
+        from vqtool.nn.codec import load
+        from vqtool.nn.evaluation import evaluate as measure
+        from vqtool.signals import StopRequest
+
+        set_threads(threads)
+        codec = load(run, device=device)
+        codec.check_motion(clips)
+        chosen = clips.select(split)
+        meter = Meter(int(clips.lengths[chosen].sum()), "frame", quiet)
+        with StopRequest() as stop:
+
+            def progress(count: int) -> None:
+                stop.check()
+                meter.add(count)
+
+            try:
+                found = measure(codec, clips, chosen, progress)
+            finally:
+                meter.close()
+        rate = clips.fps / codec.downsample
+        result: dict[str, Any] = {
+            "schema_version": 1,
+            "clips": found.clips,
+            "frames": found.frames,
+            "tokens": found.tokens,
+            "nmse": found.nmse,
+            "nmae": found.nmae,
+            "groups": {
+                name: float(found.squared[where][found.moving[where]].mean())
+                for name, where in column_groups(clips.layout, clips.dim).items()
+                if found.moving[where].any()
+            },
+            "columns_nmse": found.squared.tolist(),
+            "tokens_per_second": rate,
+            "bits_per_second": rate * sum(math.log2(len(counts)) for counts in found.counts) if found.counts else None,
+            "layers": [
+                {
+                    "codes": len(counts),
+                    "used": int((counts > 0).sum()),
+                    "perplexity": perplexity(counts),
+                    "entropy_bits": entropy(counts),
+                }
+                for counts in found.counts
+            ],
+        }
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("clips", f"{found.clips:,} ({found.frames:,} frames, {found.tokens:,} tokens)")
+    table.add_row("normalised MSE", f"{found.nmse:.4f}  (1 = no better than the mean pose)")
+    table.add_row("normalised MAE", f"{found.nmae:.4f}")
+    for name, value in result["groups"].items():
+        table.add_row(f"  MSE of {name}", f"{value:.4f}")
+    if found.counts:
+        table.add_row("rate", f"{rate:g} tokens/s, {result['bits_per_second']:,.0f} bits/s")
+    for q, layer in enumerate(result["layers"]):
+        used = f"{layer['used']:,} of {layer['codes']:,} codes used"
+        table.add_row(f"layer {q}", f"{used}, perplexity {layer['perplexity']:.1f}")
+    Console(highlight=False).print(table)

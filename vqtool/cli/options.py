@@ -1,0 +1,92 @@
+"""Options that several commands share, and progress on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Run = Annotated[Path, typer.Argument(help="A run folder of vqtool train, or its tokenizer.safetensors.")]
+Motions = Annotated[list[Path], typer.Argument(help="motion.h5, or any HDF5 file of [T, D] datasets.")]
+Output = Annotated[Path, typer.Option("-o", "--output", help="The file to write.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+Dataset = Annotated[
+    str | None, typer.Option("--dataset", help="Of any HDF5 file: which datasets are clips, as 'data/*/actions'.")
+]
+Fps = Annotated[float | None, typer.Option("--fps", help="Frames a second, where the file does not say.")]
+Split = Annotated[str | None, typer.Option("--split", help="Only the clips of this split: train, val or test.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.", envvar="VQTOOL_DEVICE")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads (all by default).", envvar="VQTOOL_THREADS")
+]
+Numerics = Annotated[
+    str,
+    typer.Option(
+        "--numerics",
+        help="stable: the same tokens whatever the batch, threads and padding; fast: no such check; float64.",
+    ),
+]
+Layers = Annotated[int | None, typer.Option("--num-quantizers", min=1, help="Only the first q layers.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")]
+
+
+def say(text: str) -> None:
+    """One line for the person, on stderr."""
+    print(f"vqtool: {text}", file=sys.stderr, flush=True)
+
+
+def set_threads(threads: int | None) -> None:
+    """Limit torch's one thread pool."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+class Meter:
+    """Progress towards `total`: a bar on a terminal, a plain line every ten seconds elsewhere, nothing if quiet."""
+
+    def __init__(self, total: int, unit: str, quiet: bool) -> None:
+        self.total, self.unit, self.quiet = total, unit, quiet
+        self.done = 0
+        self.begin = self._told = time.monotonic()
+        self._bar: Any = None
+        if not quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, unit=unit, unit_scale=unit == "frame", dynamic_ncols=True)
+
+    def add(self, count: int, note: str = "") -> None:
+        """That many more are done."""
+        self.done += count
+        if self._bar is not None:
+            if note:
+                self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(count)
+        elif not self.quiet and time.monotonic() - self._told > 10:
+            self._told = time.monotonic()
+            rate = self.done / (self._told - self.begin)
+            left = max(0, self.total - self.done) / max(rate, 1e-9)
+            share = self.done / max(1, self.total)
+            say(f"{share:4.0%}  {self.done:,} {self.unit}s, {rate:,.1f} a second, {left:,.0f} s left  {note}".rstrip())
+
+    def write(self, text: str) -> None:
+        """A line that does not break the bar."""
+        if self._bar is not None:
+            self._bar.write(f"vqtool: {text}", file=sys.stderr)
+        elif not self.quiet:
+            say(text)
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self.begin
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,178 @@
+"""`vqtool train`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vqtool.cli.options import Dataset, Device, Force, Fps, Json, Meter, Motions, Quiet, Threads, set_threads
+
+if TYPE_CHECKING:
+    from vqtool.config import Config
+    from vqtool.nn.trainer import Trained
+    from vqtool.store import MotionSet
+
+
+def train(
+    motion: Motions,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The run folder to make.")],
+    model: Annotated[str | None, typer.Option("--model", help="vae, vq, rvq or fsq.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Training steps.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="Settings from a TOML file.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, as train.lr=1e-3; repeatable.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of weights, windows and codebooks.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint, if there is one.")
+    ] = False,
+    force: Force = False,
+    dataset: Dataset = None,
+    fps: Fps = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained, and stop.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a tokenizer on motion files.
+
+    The run folder holds tokenizer.safetensors (all that encode and decode need), config.toml, metrics.jsonl and
+    checkpoints. Options beat --set, --set beats VQTOOL_SECTION_KEY variables, these beat --config.
+
+    Example: vqtool train sample_data/wrist_imu.h5 -o runs/imu --model rvq --steps 300
+    """
+    from vqtool.config import build_config, read_assignments, read_environment, read_toml
+    from vqtool.store import MotionSet
+
+    given = {
+        "model.bottleneck": model,
+        "train.steps": steps,
+        "train.seed": seed,
+        "data.dataset": dataset,
+        "data.fps": fps,
+    }
+    begun = output / "config.toml"
+    layers = [
+        read_toml(begun) if resume and begun.exists() else {},
+        read_toml(config) if config is not None else {},
+        read_environment(),
+        read_assignments(assignments or []),
+        {key: value for key, value in given.items() if value is not None},
+    ]
+    settings = build_config(*layers)
+    with MotionSet(motion, dataset=settings.data.dataset, fps=settings.data.fps) as clips:
+        if dry_run:
+            _show_plan(settings, clips)
+            return
+
+        from vqtool.nn.trainer import train as run_training
+        from vqtool.signals import StopRequest
+
+        set_threads(threads)
+        report = _Report(settings.train.steps, quiet)
+        with StopRequest() as stop:
+            try:
+                done = run_training(
+                    settings, clips, output, report, resume=resume, force=force, device=device, stop=stop
+                )
+            finally:
+                report.meter.close()
+        _show(done, settings, as_json)
+
+
+class _Report:
+    """Tell the terminal how training goes."""
+
+    def __init__(self, steps: int, quiet: bool) -> None:
+        self.meter = Meter(steps, "step", quiet)
+
+    def note(self, text: str) -> None:
+        self.meter.write(text)
+
+    def stepped(self, step: int, steps: int, loss: float) -> None:
+        if self.meter.done == 0 and step > 1:  # resumed
+            self.meter.add(step - 1)
+        self.meter.add(1, f"loss {loss:.4f}")
+
+    def evaluated(self, record: Mapping[str, Any]) -> None:
+        text = f"step {record['step']}: validation nMSE {record['nmse']:.4f}"
+        if "usage" in record:
+            usage = " ".join(f"{share:.0%}" for share in record["usage"])
+            text += f", codes used {usage}, perplexity {' '.join(f'{p:.0f}' for p in record['perplexity'])}"
+        if "kl" in record:
+            text += f", KL {record['kl']:.2f} nats a token"
+        self.meter.write(text)
+
+
+def _show_plan(config: Config, motion: MotionSet) -> None:
+    import torch
+
+    from vqtool.nn.model import build_model
+    from vqtool.nn.trainer import split_clips
+
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in build_model(config, motion.dim).parameters())
+    split = split_clips(motion, config.data.val_fraction, config.data.seed)
+    settings = config.train
+    frames = settings.steps * settings.batch_size * settings.window
+    trained = int(motion.lengths[split.train].sum())
+    lines = {
+        "clips": f"{len(split.train):,} to train on, {len(split.val):,} to validate on ({split.how})",
+        "frames": f"{trained:,} at {motion.fps:g} fps, {motion.dim} columns, layout {motion.layout}",
+        "model": f"{config.model.bottleneck}, {parameters:,} parameters",
+        "state": f"{parameters * 16 / 2**20:,.0f} MB of weights, gradients and optimizer",
+        "work": f"{settings.steps:,} steps of {settings.batch_size} x {settings.window} frames "
+        f"= {frames / max(1, trained):.1f} times the data",
+    }
+    for name, text in lines.items():
+        typer.echo(f"{name:8}{text}")
+
+
+def _show(done: Trained, config: Config, as_json: bool) -> None:
+    from vqtool.codebook import perplexity
+
+    found = done.evaluation
+    result: dict[str, Any] = {
+        "schema_version": 1,
+        "run": str(done.run),
+        "steps": done.steps,
+        "seconds": round(done.seconds, 3),
+        "parameters": done.parameters,
+        "warnings": done.warnings,
+    }
+    if found is not None:
+        result |= {"nmse": found.nmse, "nmae": found.nmae}
+        result["layers"] = [
+            {"codes": len(c), "used": int((c > 0).sum()), "perplexity": perplexity(c)} for c in found.counts
+        ]
+        if found.kl is not None and found.variance is not None:
+            result |= {"kl": float(found.kl.sum()), "active_units": int((found.variance > 0.01).sum())}
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("run", f"{done.run}")
+    table.add_row("model", f"{config.model.bottleneck}, {done.parameters:,} parameters")
+    table.add_row("trained", f"{done.steps:,} steps in {done.seconds:.1f} s")
+    if found is not None:
+        table.add_row("validation", f"{found.clips:,} clips, {found.frames:,} frames")
+        table.add_row("normalised MSE", f"{found.nmse:.4f}  (1 = no better than the mean pose)")
+        table.add_row("normalised MAE", f"{found.nmae:.4f}")
+        for q, layer in enumerate(result["layers"]):
+            used = f"{layer['used']:,} of {layer['codes']:,} codes used"
+            table.add_row(f"layer {q}", f"{used}, perplexity {layer['perplexity']:.1f}")
+        if "kl" in result:
+            units = f"{result['active_units']} of {len(found.kl) if found.kl is not None else 0} units active"
+            table.add_row("latents", f"{units}, KL {result['kl']:.2f} nats a token")
+    Console(highlight=False).print(table)

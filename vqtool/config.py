@@ -1,0 +1,268 @@
+"""The config of a run: five sections of plain values, from TOML, environment and options, checked and written back."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from vqtool.errors import DataError, MissingInputError, UsageError
+
+
+@dataclass
+class DataConfig:
+    """What of the files is motion, and what is held out."""
+
+    dataset: str | None = None  # of any HDF5 file: the pattern of dataset paths that are clips
+    fps: float | None = None  # where the files do not say
+    val_fraction: float = 0.05  # share of clips held out (by a hash of their names) where the file names no splits
+    seed: int = 0
+
+
+@dataclass
+class ModelConfig:
+    """Encoder and decoder."""
+
+    bottleneck: str = "rvq"  # vae | vq | rvq | fsq
+    width: int = 256
+    depth: int = 3  # residual blocks (per halving when strided)
+    downsample: int = 4  # motion frames per token frame: 1, 2, 4 or 8
+    downsampling: str = "fold"  # fold | strided
+    latent_dim: int = 128  # C
+    dilation_growth: int = 3  # dilations 9, 3, 1 at depth 3
+    activation: str = "relu"  # relu | gelu | silu
+    causal: bool = False  # token l sees no frame after its own
+
+
+@dataclass
+class LossConfig:
+    """What training minimises; weights of the terms."""
+
+    reconstruction: str = "smooth_l1"  # l1 | l2 | smooth_l1, on normalised motion
+    velocity: float = 0.5  # the same on frame differences
+    commitment: float = 0.1
+    codebook: float = 1.0  # only with codebook_update = "gradient"
+    kl: float = 1e-3  # only for a VAE
+    kl_warmup: float = 0.2  # share of the steps over which kl rises from 0
+    columns: dict[str, float] = field(default_factory=dict)  # weights: a group of the layout or a range "0:3" = 2.0
+
+
+@dataclass
+class TrainConfig:
+    """How to optimise, and how often to look."""
+
+    steps: int = 5000
+    batch_size: int = 64  # windows a step
+    window: int = 64  # frames of a window
+    lr: float = 1e-3
+    lr_warmup: int = 50  # steps
+    schedule: str = "cosine"  # cosine | constant
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0  # largest gradient norm; 0 for none
+    ema_decay: float = 0.999  # of the weights that are saved; 0 saves the raw ones
+    continuous: float = 0.1  # share of the steps before the bottleneck starts to quantize
+    eval_every: int = 500
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 2
+    seed: int = 0
+
+
+@dataclass
+class Config:
+    """All sections. `bottleneck` holds the keyword arguments of the bottleneck's constructor."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    bottleneck: dict[str, Any] = field(default_factory=dict)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain sections of plain values."""
+        return asdict(self)
+
+
+SECTIONS = tuple(section.name for section in fields(Config))
+PREFIX = "VQTOOL_"
+
+
+def flatten(sections: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """{"train": {"lr": 1}} as {"train.lr": 1}; UsageError for what is no section."""
+    flat: dict[str, Any] = {}
+    for section, values in sections.items():
+        if section not in SECTIONS:
+            raise UsageError(f"{origin}: no section {section!r}{_nearest(section, SECTIONS)}")
+        if not isinstance(values, Mapping):
+            raise UsageError(f"{origin}: {section!r} is a section; write {section}.KEY")
+        flat.update({f"{section}.{key}": value for key, value in values.items()})
+    return flat
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The flat settings of a TOML file."""
+    try:
+        return flatten(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+    except FileNotFoundError:
+        raise MissingInputError("no such config file", file=path) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"is not TOML: {error}", file=path) from error
+
+
+def read_environment(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Settings from variables such as VQTOOL_TRAIN_LR=1e-3; other VQTOOL_* variables are not settings."""
+    found = {}
+    for name, text in environment.items():
+        section, _, key = name.removeprefix(PREFIX).lower().partition("_")
+        if name.startswith(PREFIX) and section in SECTIONS and key:
+            found[f"{section}.{key}"] = parse_value(text)
+    return found
+
+
+def read_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """Settings from KEY=VALUE texts, as --set takes them."""
+    found = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals or "." not in key:
+            raise UsageError(f"--set takes section.key=value, for example train.lr=1e-3, not {text!r}")
+        found[key.strip()] = parse_value(value)
+    return found
+
+
+def parse_value(text: str) -> Any:
+    """A TOML value, or the text itself where it is none: 3, 1e-3, true, [1, 2], rvq."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
+def build_config(*layers: Mapping[str, Any]) -> Config:
+    """A config from flat settings, later layers win; UsageError for an unknown key or a wrong type."""
+    config = Config()
+    for layer in layers:
+        for key, value in layer.items():
+            section, _, name = key.partition(".")
+            if section not in SECTIONS:
+                raise UsageError(f"no setting {key!r}{_nearest(key, _known())}")
+            if section == "bottleneck":
+                config.bottleneck[name] = value
+            elif key.startswith("loss.columns."):
+                config.loss.columns[name.removeprefix("columns.")] = _number(key, value)
+            else:
+                _assign(getattr(config, section), name, key, value)
+    _check(config)
+    return config
+
+
+def _known() -> list[str]:
+    config = Config()
+    return [f"{s}.{f.name}" for s in SECTIONS if s != "bottleneck" for f in fields(getattr(config, s))]
+
+
+def _nearest(key: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(key, known, 1, 0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
+
+
+def _assign(section: Any, name: str, key: str, value: Any) -> None:
+    hints = get_type_hints(type(section))
+    if name not in hints:
+        raise UsageError(f"no setting {key!r}{_nearest(key, _known())}")
+    wanted = hints[name]
+    if wanted in (float, float | None) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    kinds: dict[Any, Any] = {str | None: (str, type(None)), float | None: (float, type(None))}
+    kinds |= {list[float]: list, dict[str, float]: dict}
+    kind = kinds.get(wanted, wanted)
+    if not isinstance(value, kind) or (wanted is int and isinstance(value, bool)):
+        label = getattr(wanted, "__name__", None) if wanted in (int, float, str, bool) else str(wanted)
+        raise UsageError(f"{key} takes {label}, not {value!r}")
+    if wanted == list[float]:
+        value = [_number(key, item) for item in value]
+    if wanted == dict[str, float]:
+        value = {column: _number(key, item) for column, item in value.items()}
+    setattr(section, name, value)
+
+
+def _number(key: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UsageError(f"{key} takes numbers, not {value!r}")
+    return float(value)
+
+
+def _check(config: Config) -> None:
+    """UsageError for values that cannot work, whatever the data."""
+    train, model, loss = config.train, config.model, config.loss
+    at_least_one: dict[str, float] = {
+        "train.steps": train.steps,
+        "train.batch_size": train.batch_size,
+        "train.window": train.window,
+        "train.eval_every": train.eval_every,
+        "train.checkpoint_every": train.checkpoint_every,
+        "train.keep_checkpoints": train.keep_checkpoints,
+        "model.width": model.width,
+        "model.latent_dim": model.latent_dim,
+        "model.dilation_growth": model.dilation_growth,
+    }
+    for key, value in at_least_one.items():
+        if value < 1:
+            raise UsageError(f"{key} is at least 1, not {value}")
+    if model.depth < 0:
+        raise UsageError(f"model.depth is at least 0, not {model.depth}")
+    for key, value in {"train.lr": train.lr, "train.clip_norm": train.clip_norm, "loss.kl": loss.kl}.items():
+        if not 0 <= value < math.inf:
+            raise UsageError(f"{key} is a number of at least 0, not {value}")
+    shares = {
+        "train.ema_decay": train.ema_decay,
+        "train.continuous": train.continuous,
+        "loss.kl_warmup": loss.kl_warmup,
+        "data.val_fraction": config.data.val_fraction,
+    }
+    for key, value in shares.items():
+        if not 0 <= value < 1:
+            raise UsageError(f"{key} is in [0, 1), not {value}")
+    if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
+        raise UsageError(f"train.betas takes two numbers in [0, 1), not {train.betas}")
+    if train.schedule not in ("cosine", "constant"):
+        raise UsageError(f"train.schedule is 'cosine' or 'constant', not {train.schedule!r}")
+    if loss.reconstruction not in ("l1", "l2", "smooth_l1"):
+        raise UsageError(f"loss.reconstruction is 'l1', 'l2' or 'smooth_l1', not {loss.reconstruction!r}")
+    if train.window % model.downsample:
+        raise UsageError(f"train.window {train.window} is not a multiple of model.downsample {model.downsample}")
+
+
+def to_toml(config: Config) -> str:
+    """The config as TOML that `read_toml` reads back to the same; settings that are None are left out."""
+    lines = []
+    for section, values in config.to_dict().items():
+        lines.append(f"[{section}]")
+        tables = {key: value for key, value in values.items() if isinstance(value, dict)}
+        for key, value in values.items():
+            if value is not None and key not in tables:
+                lines.append(f"{key} = {_toml_value(value)}")
+        lines.append("")
+        for key, table in tables.items():
+            if table:
+                lines += [f"[{section}.{key}]", *(f"{json.dumps(k)} = {_toml_value(v)}" for k, v in table.items()), ""]
+    return "\n".join(lines)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def differences(old: Config, new: Config, ignore: Sequence[str] = ()) -> list[str]:
+    """Settings that differ, one line each: `train.lr: 0.001 -> 0.002`."""
+    mine, theirs = flatten(old.to_dict(), "config"), flatten(new.to_dict(), "config")
+    keys = sorted(key for key in mine.keys() | theirs.keys() if key not in ignore)
+    return [f"{k}: {mine.get(k)!r} -> {theirs.get(k)!r}" for k in keys if mine.get(k) != theirs.get(k)]

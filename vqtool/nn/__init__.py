@@ -1,0 +1,1 @@
+"""The only part of vqtool that imports torch."""

@@ -1,0 +1,40 @@
+"""The bottlenecks by name. To add one: write its file, add its line here and a row in docs/models.md."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from vqtool.errors import UsageError
+from vqtool.nn.bottlenecks.base import Bottleneck, BottleneckOutput
+from vqtool.nn.bottlenecks.fsq import FSQ
+from vqtool.nn.bottlenecks.rvq import ResidualVQ, VectorQuantizer
+from vqtool.nn.bottlenecks.vae import GaussianBottleneck
+
+BOTTLENECKS: dict[str, type[Bottleneck]] = {
+    "vae": GaussianBottleneck,
+    "vq": VectorQuantizer,
+    "rvq": ResidualVQ,
+    "fsq": FSQ,
+}
+
+__all__ = ["BOTTLENECKS", "Bottleneck", "BottleneckOutput", "build_bottleneck"]
+
+
+def build_bottleneck(name: str, latent_dim: int, options: Mapping[str, Any]) -> Bottleneck:
+    """Make a bottleneck; its options are its constructor's keyword arguments.
+
+    Raises UsageError for an unknown name or option, naming what there is.
+    """
+    if name not in BOTTLENECKS:
+        raise UsageError(f"no model {name!r}; there are {', '.join(BOTTLENECKS)}")
+    kind = BOTTLENECKS[name]
+    known = [p.name for p in inspect.signature(kind).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for option in options:
+        if option not in known:
+            raise UsageError(f"bottleneck {name!r} has no option {option!r}; it takes {', '.join(known)}")
+    try:
+        return kind(latent_dim, **options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"bottleneck {name!r} cannot be made from {dict(options)}: {error}") from error

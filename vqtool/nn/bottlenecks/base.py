@@ -1,0 +1,112 @@
+"""What every bottleneck promises: latents [B, L, C] in, latents and codes [B, L, Q] out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vqtool.errors import DataError
+
+
+@dataclass
+class BottleneckOutput:
+    """What a bottleneck made of latents [B, L, C].
+
+    latents  [B, L, C] for the decoder, straight-through when quantized; zero where masked
+    codes    [B, L, Q] int64, -1 where masked or dropped; None for a continuous bottleneck
+    losses   "commitment", "codebook", "kl": scalars, unweighted means over valid elements
+    counts   [Q, K] int64, how often this batch's valid tokens used each code; None likewise
+    """
+
+    latents: Tensor
+    codes: Tensor | None = None
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    counts: Tensor | None = None
+
+
+class Draws(nn.Module):
+    """Random generators that belong to a module: the n-th is a function of (seed, n), and both are in the state.
+
+    Buffer `state` is [seed, n]. Draws are made on the CPU, so that every device sees the same ones.
+    """
+
+    state: Tensor
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.register_buffer("state", torch.tensor([seed, 0], dtype=torch.int64))
+
+    def generator(self) -> torch.Generator:
+        """The next generator."""
+        seed = np.random.SeedSequence(self.state.tolist()).generate_state(1, np.uint64)[0] >> np.uint64(1)
+        self.state[1] += 1
+        return torch.Generator().manual_seed(int(seed))
+
+
+class Bottleneck(nn.Module):
+    """Base of all bottlenecks. `latent_dim` is C; `codebook_sizes` K per layer, () for a continuous one."""
+
+    latent_dim: int
+    codebook_sizes: tuple[int, ...] = ()
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.draws = Draws()
+
+    @property
+    def initialized(self) -> bool:
+        """Whether it can be used; a codebook first needs `initialize`."""
+        return True
+
+    def initialize(self, latents: Tensor, batches: int = 1) -> None:
+        """Fit the codebooks to encoder outputs [N, C] of that many batches."""
+
+    def codebook_keys(self) -> list[str]:
+        """Names in the state dict of the code vectors of each layer; [] where they are implicit."""
+        return []
+
+    def codebooks(self) -> list[Tensor]:
+        """The code vectors of each layer, [K, C]."""
+        return []
+
+    def search(self, latents: Tensor, num_quantizers: int | None = None) -> tuple[Tensor, Tensor]:
+        """Codes [B, L, q] of the first q layers, and the margin [B, L]: how far a latent may move, at least,
+        before one of them changes.
+        """
+        raise TypeError(f"{type(self).__name__} is continuous and has no codes")
+
+    def encode(self, latents: Tensor, num_quantizers: int | None = None) -> Tensor:
+        """Codes [B, L, q] of latents [B, L, C], by the first q layers (all by default)."""
+        return self.search(latents, num_quantizers)[0]
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Latents [B, L, C] of codes [B, L, q]; DataError for a code outside its codebook."""
+        raise TypeError(f"{type(self).__name__} is continuous and has no codes")
+
+    def check_codes(self, codes: Tensor) -> None:
+        """DataError at the first code outside its codebook, or with more layers than there are."""
+        if not 1 <= codes.shape[-1] <= len(self.codebook_sizes):
+            raise DataError(f"{codes.shape[-1]} layers of codes; this tokenizer has {len(self.codebook_sizes)}")
+        sizes = torch.tensor(self.codebook_sizes[: codes.shape[-1]], device=codes.device)
+        bad = ((codes < 0) | (codes >= sizes)).nonzero()
+        if len(bad):
+            place = bad[0].tolist()
+            value, layer = int(codes[tuple(place)]), place[-1]
+            raise DataError(f"code {value} at token {place[-2]} of layer {layer} is outside 0..{int(sizes[layer]) - 1}")
+
+
+def full_precision(latents: Tensor) -> Tensor:
+    """float32 at least: bfloat16 search changes up to 1 % of the codes."""
+    return latents if latents.dtype == torch.float64 else latents.float()
+
+
+def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of values [B, L, C] over the valid tokens of mask [B, L]; 0 where there is none."""
+    if mask is None:
+        return values.mean()
+    weight = mask.unsqueeze(-1).to(values.dtype)
+    return (values * weight).sum() / (weight.sum() * values.shape[-1]).clamp_min(1)

@@ -1,0 +1,485 @@
+"""Encode and decode whole files and arrays: spans with a halo, batches by length, exact decisions.
+
+A span is a range of token frames of one clip. It is encoded from its own frames and a halo of those that its
+latents depend on, so that any way of cutting a clip gives the tokens of the whole clip:
+
+    frames   |--- halo ---|======= span =======|--- halo ---|     read, padded, batched with others
+    tokens                |==== start..stop ===|                  kept
+
+Spans of about the same length share a batch. In float32 a latent depends, in its last bits, on what it shares a
+batch with. With numerics "stable" a token whose decision lies so close to a boundary that these bits could
+change it is encoded again in float64.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vqtool.errors import DataError, MismatchError, UsageError
+from vqtool.nn.bottlenecks.vae import GaussianBottleneck
+from vqtool.nn.checkpoint import load_tokenizer
+from vqtool.nn.layers import pad_edge
+from vqtool.nn.model import MotionTokenizer
+from vqtool.store import MotionSet, create_motion
+from vqtool.tokenizer_file import TokenizerFile
+from vqtool.tokens import TokenHeader, TokenSet, code_dtype, create_latents, create_tokens
+
+NUMERICS = ("stable", "fast", "float64")
+CHUNK_TOKENS = 1024  # longest span
+BATCH_FRAMES = 16384  # frames of a batch, padding included
+PART_TOKENS = 65536  # token frames held in memory before they are written,
+PART_BYTES = 64 << 20  # or fewer where they are wide
+# A float32 latent is off by this share of the batch's largest latent norm at most; about 64 times what was
+# measured (docs/log.md).
+LATENT_ERROR = 64 * 5e-7
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Token frames start..stop of a clip of num_frames motion frames."""
+
+    clip: int
+    start: int
+    stop: int
+    num_frames: int
+
+
+@dataclass
+class Encoded:
+    """What `encode_file` did."""
+
+    clips: int
+    frames: int
+    tokens: int
+    skipped: list[str]
+    decided_again: int
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that "auto", "cpu", "cuda" or "mps" means; UsageError where it is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"device {name!r} is not available here; try --device auto") from error
+    return device
+
+
+class Codec:
+    """A trained tokenizer that encodes and decodes arrays and files, in raw units.
+
+    Made by `vqtool.load`. `info` is the tokenizer file; `model` the MotionTokenizer.
+    """
+
+    def __init__(
+        self, model: MotionTokenizer, info: TokenizerFile, *, device: str = "auto", numerics: str = "stable"
+    ) -> None:
+        if numerics not in NUMERICS:
+            raise UsageError(f"numerics is one of {', '.join(NUMERICS)}, not {numerics!r}")
+        self.info, self.numerics = info, numerics
+        self.device = pick_device(device)
+        self.model = model.to(self.device).eval().requires_grad_(False)
+        self.downsample = model.downsample
+        self._double: MotionTokenizer | None = None
+        self.decided_again = 0
+
+    # Arrays
+
+    def encode(self, motion: np.ndarray | Tensor, num_quantizers: int | None = None) -> np.ndarray | Tensor:
+        """Codes of one clip [T, D], or of several of one length [B, T, D], in raw units.
+
+        Returns [L, q] or [B, L, q] of the first q layers, L = ceil(T / downsample): int64, an array for an array
+        and a tensor for a tensor. A VAE gives the mean latents [.., L, C]. Raises DataError for NaN or another
+        number of columns.
+        """
+        clips = _as_clips(motion, self.info.dim)
+        if not np.isfinite(clips).all():
+            raise DataError("the motion holds NaN or infinity")
+        spans = [span for clip in range(len(clips)) for span in self._spans(clip, clips.shape[1])]
+        rows = self._encode(spans, lambda clip, start, stop: clips[clip, start:stop], num_quantizers)
+        if self.model.is_vae:
+            found = np.concatenate([rows[span][0] for span in spans]) if spans else np.zeros((0, self._vae.dim))
+        else:
+            found = np.concatenate([rows[span] for span in spans]).astype(np.int64) if spans else self._no_codes()
+        result = found.reshape(*clips.shape[:1], -1, found.shape[-1])[slice(None) if motion.ndim == 3 else 0]
+        return torch.from_numpy(result) if isinstance(motion, Tensor) else result
+
+    def decode(self, codes: np.ndarray | Tensor, num_frames: int | None = None) -> np.ndarray | Tensor:
+        """Motion [T, D] or [B, T, D] in raw units of codes [L, q] or [B, L, q] (a VAE: latents), cut to num_frames.
+
+        Raises DataError for a code outside its codebook.
+        """
+        array = codes.cpu().numpy() if isinstance(codes, Tensor) else np.asarray(codes)
+        batch = array if array.ndim == 3 else array[None]
+        if batch.ndim != 3:
+            raise DataError(f"codes have the shape [L, q] or [B, L, q], not {list(array.shape)}")
+        length = batch.shape[1] * self.downsample
+        wanted = length if num_frames is None else num_frames
+        if not 0 <= wanted <= length:
+            raise DataError(f"{batch.shape[1]} token frames give at most {length} frames, not {wanted}")
+        frames = np.zeros((len(batch), length, self.info.dim), np.float32)
+        spans = [span for clip in range(len(batch)) for span in self._spans(clip, length)]
+        for span, rows in self._decode(spans, lambda clip, start, stop: batch[clip, start:stop]):
+            frames[span.clip, span.start * self.downsample : span.stop * self.downsample] = rows
+        result = frames[:, :wanted][slice(None) if array.ndim == 3 else 0]
+        return torch.from_numpy(result) if isinstance(codes, Tensor) else result
+
+    def _no_codes(self) -> np.ndarray:
+        return np.zeros((0, len(self.info.codebook_sizes)), np.int64)
+
+    @property
+    def _vae(self) -> GaussianBottleneck:
+        assert isinstance(self.model.bottleneck, GaussianBottleneck)
+        return self.model.bottleneck
+
+    # Spans
+
+    def _spans(self, clip: int, num_frames: int) -> Iterator[Span]:
+        """All token frames of a clip in spans of at most CHUNK_TOKENS."""
+        stop = -(-num_frames // self.downsample)
+        for first in range(0, stop, CHUNK_TOKENS):
+            yield Span(clip, first, min(first + CHUNK_TOKENS, stop), num_frames)
+
+    def parts(self, lengths: np.ndarray, row_bytes: int) -> Iterator[list[Span]]:
+        """The token frames of clips of those lengths, in order, in lists of spans that fit in memory."""
+        limit = min(PART_TOKENS, max(CHUNK_TOKENS, PART_BYTES // row_bytes))
+        part: list[Span] = []
+        held = 0
+        for clip, num_frames in enumerate(lengths.tolist()):
+            for span in self._spans(clip, num_frames):
+                part.append(span)
+                held += span.stop - span.start
+                if held >= limit:
+                    yield part
+                    part, held = [], 0
+        yield part
+
+    def _batches(self, spans: Sequence[Span], halo: tuple[int, int]) -> Iterator[list[tuple[Span, int, int]]]:
+        """Spans of about the same length together, each with the token frames first..last that it needs."""
+        windows = []
+        for span in spans:
+            length = -(-span.num_frames // self.downsample)
+            windows.append((span, max(0, span.start - halo[0]), min(length, span.stop + halo[1])))
+        windows.sort(key=lambda window: window[2] - window[1])
+        batch: list[tuple[Span, int, int]] = []
+        for window in windows:
+            if batch and (len(batch) + 1) * (window[2] - window[1]) * self.downsample > BATCH_FRAMES:
+                yield batch
+                batch = []
+            batch.append(window)
+        if batch:
+            yield batch
+
+    # Encode
+
+    def _encode(
+        self,
+        spans: Sequence[Span],
+        read: Callable[[int, int, int], np.ndarray],
+        num_quantizers: int | None = None,
+        progress: Progress | None = None,
+    ) -> dict[Span, np.ndarray]:
+        """Codes [n, q] of each span, or for a VAE mean and logvar [2, n, C]; read(clip, start, stop) gives frames."""
+        exact = self.numerics == "float64"
+        found: dict[Span, np.ndarray] = {}
+        unsure: list[Span] = []
+        for batch, latents in self._latents(spans, read, double=exact):
+            model = self._model(double=exact)
+            if self.model.is_vae:
+                for (span, first, _), row in zip(batch, latents, strict=True):
+                    mean, logvar = model.bottleneck.moments(row[span.start - first : span.stop - first])
+                    found[span] = torch.stack([mean, logvar]).float().cpu().numpy()
+            else:
+                codes, margin = model.bottleneck.search(latents, num_quantizers)
+                close = margin <= LATENT_ERROR * latents.norm(dim=2).max()
+                codes, close = codes.cpu().numpy(), close.cpu().numpy()
+                for (span, first, _), row, doubts in zip(batch, codes, close, strict=True):
+                    found[span] = row[span.start - first : span.stop - first].astype(np.uint32)
+                    if self.numerics == "stable":
+                        unsure += _runs(span, doubts[span.start - first : span.stop - first])
+            if progress is not None:
+                progress(sum((span.stop - span.start) * self.downsample for span, _, _ in batch))
+        self._decide_again(unsure, read, num_quantizers, found)
+        return found
+
+    def _decide_again(
+        self,
+        unsure: list[tuple[Span, Span]],
+        read: Callable[[int, int, int], np.ndarray],
+        num_quantizers: int | None,
+        found: dict[Span, np.ndarray],
+    ) -> None:
+        """Encode the unsure spans, each a piece of a found one, in float64 and put their codes in place."""
+        whole = {piece: span for span, piece in unsure}
+        for batch, latents in self._latents(list(whole), read, double=True):
+            codes = self._model(double=True).bottleneck.encode(latents, num_quantizers).cpu().numpy()
+            for (piece, first, _), row in zip(batch, codes, strict=True):
+                span = whole[piece]
+                rows = row[piece.start - first : piece.stop - first]
+                found[span][piece.start - span.start : piece.stop - span.start] = rows
+                self.decided_again += len(rows)
+
+    def _latents(
+        self, spans: Sequence[Span], read: Callable[[int, int, int], np.ndarray], *, double: bool
+    ) -> Iterator[tuple[list[tuple[Span, int, int]], Tensor]]:
+        """Batches of spans with their latents [B, L, C], the halo included."""
+        model = self._model(double=double)
+        dtype = torch.float64 if double else torch.float32
+        for batch in self._batches(spans, model.encoder_halo()):
+            length = max(last - first for _, first, last in batch)
+            motion = torch.zeros(len(batch), length * self.downsample, self.info.dim, dtype=dtype)
+            tokens = torch.zeros(len(batch), length, dtype=torch.bool)
+            for row, (span, first, last) in enumerate(batch):
+                end = min(last * self.downsample, span.num_frames)
+                frames = torch.from_numpy(read(span.clip, first * self.downsample, end))
+                motion[row, : (last - first) * self.downsample] = pad_edge(frames, (last - first) * self.downsample)
+                tokens[row, : last - first] = True
+            mask = None if bool(tokens.all()) else tokens.to(self.device)
+            yield batch, model.latents(motion.to(self.device), mask)
+
+    def _model(self, *, double: bool) -> MotionTokenizer:
+        if not double:
+            return self.model
+        if self._double is None:
+            if self.device.type == "mps":
+                raise UsageError("numerics 'stable' and 'float64' need float64, which mps lacks; add --numerics fast")
+            self._double = copy.deepcopy(self.model).double()
+        return self._double
+
+    # Decode
+
+    def _decode(
+        self, spans: Sequence[Span], read: Callable[[int, int, int], np.ndarray]
+    ) -> Iterator[tuple[Span, np.ndarray]]:
+        """Motion [n, D] in raw units of each span, in no particular order; read(clip, start, stop) gives rows."""
+        for batch in self._batches(spans, self.model.decoder_halo()):
+            length = max(last - first for _, first, last in batch)
+            tokens = torch.zeros(len(batch), length, dtype=torch.bool)
+            latents = torch.zeros(len(batch), length, self.model.bottleneck.latent_dim, device=self.device)
+            for row, (span, first, last) in enumerate(batch):
+                latents[row, : last - first] = self._inputs(read(span.clip, first, last))
+                tokens[row, : last - first] = True
+            mask = None if bool(tokens.all()) else tokens.to(self.device)
+            motion = self.model.synthesize(latents, mask).cpu().numpy()
+            for (span, first, _), row in zip(batch, motion, strict=True):
+                start = (span.start - first) * self.downsample
+                yield span, row[start : start + (span.stop - span.start) * self.downsample]
+
+    def _inputs(self, rows: np.ndarray) -> Tensor:
+        """What the decoder takes, [n, C], of codes [n, q] or a VAE's latents [n, dim]."""
+        if self.model.is_vae:
+            return self._vae.decode_latents(torch.from_numpy(rows.astype(np.float32)).to(self.device))
+        return self.model.bottleneck.decode(torch.from_numpy(rows.astype(np.int64)).to(self.device))
+
+    # Files
+
+    def check_motion(self, motion: MotionSet) -> None:
+        """MismatchError where the clips have other columns, frame rate or layout than the training data."""
+        where = motion.paths[0]
+        info = self.info
+        if motion.dim != info.dim:
+            trained = f"the tokenizer was trained on {info.dim} (layout {info.layout})"
+            raise MismatchError(f"has {motion.dim} columns, but {trained}; encode data of that layout", file=where)
+        if motion.layout != info.layout:
+            raise MismatchError(
+                f"has layout {motion.layout}, but the tokenizer was trained on {info.layout}", file=where
+            )
+        if abs(motion.fps - info.fps) > 1e-3 * info.fps:
+            what = f"has {motion.fps:g} fps, but the tokenizer was trained at {info.fps:g}; resample it"
+            raise MismatchError(what, file=where)
+
+    def reconstruct(
+        self, motion: MotionSet, clips: Sequence[int], progress: Progress | None = None
+    ) -> Iterator[tuple[Span, np.ndarray, np.ndarray]]:
+        """(span, its codes [n, Q], its reconstruction [n * downsample, D] in raw units) of those clips.
+
+        The reconstruction of the last span of a clip is cut to the clip's length. A VAE gives mean and logvar
+        [2, n, C] as codes and decodes the mean.
+        """
+        for part in self._groups(motion, clips):
+            codes = self._encode(part, motion.read)
+            whole = {clip: np.concatenate(rows, axis=-2) for clip, rows in _by_clip(codes).items()}
+            inputs = {clip: rows[0] if self.model.is_vae else rows for clip, rows in whole.items()}
+            for span, frames in self._decode(part, lambda clip, start, stop: inputs[clip][start:stop]):
+                yield span, codes[span], frames[: span.num_frames - span.start * self.downsample]
+                if progress is not None:
+                    progress((span.stop - span.start) * self.downsample)
+
+    def _groups(self, motion: MotionSet, clips: Sequence[int]) -> Iterator[list[Span]]:
+        """All spans of the clips, whole clips together, in lists of about PART_TOKENS token frames."""
+        part: list[Span] = []
+        for clip in clips:
+            part += self._spans(clip, int(motion.lengths[clip]))
+            if sum(span.stop - span.start for span in part) >= PART_TOKENS:
+                yield part
+                part = []
+        yield part
+
+    def header(self, source: str, num_quantizers: int) -> TokenHeader:
+        """What a token file says of itself."""
+        return TokenHeader(
+            fps=self.info.fps,
+            downsample=self.downsample,
+            bottleneck=str(self.info.config["model"]["bottleneck"]),
+            layout=self.info.layout,
+            tokenizer_id=self.info.tokenizer_id,
+            numerics=self.numerics,
+            source=source,
+            codebook_sizes=tuple(self.info.codebook_sizes[:num_quantizers]),
+        )
+
+
+def _by_clip(codes: dict[Span, np.ndarray]) -> dict[int, list[np.ndarray]]:
+    """The rows of each clip in order."""
+    found: dict[int, list[np.ndarray]] = {}
+    for span in sorted(codes, key=lambda span: (span.clip, span.start)):
+        found.setdefault(span.clip, []).append(codes[span])
+    return found
+
+
+def load(run: str | Path, *, device: str = "auto", numerics: str = "stable") -> Codec:
+    """The tokenizer of a run folder, or of a tokenizer.safetensors, ready to encode and decode.
+
+    numerics: "stable" gives the same codes whatever the batch, threads and padding; "fast" skips that check;
+    "float64" does everything in float64.
+    """
+    model, info = load_tokenizer(Path(run))
+    return Codec(model, info, device=device, numerics=numerics)
+
+
+def encode_file(
+    codec: Codec,
+    motion: MotionSet,
+    out: Path,
+    *,
+    num_quantizers: int | None = None,
+    on_error: str = "stop",
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Encoded:
+    """Encode all clips to a tokens.h5 (a VAE: latents.h5) in the order of the input.
+
+    on_error "skip" leaves out clips with NaN or infinity and lists them; "stop" raises DataError at the first.
+    """
+    codec.check_motion(motion)
+    layers = len(codec.info.codebook_sizes)
+    if num_quantizers is not None and not 1 <= num_quantizers <= layers:
+        raise UsageError(f"--num-quantizers {num_quantizers}: this tokenizer has {layers} layers")
+    kept = num_quantizers or layers
+    motion.verify()
+    clips, skipped = check_clips(motion, on_error)
+    names = [motion.names[clip] for clip in clips]
+    lengths = motion.lengths[clips]
+    codec.decided_again = 0
+    header = codec.header(motion.source, kept)
+    if codec.model.is_vae:
+        output = create_latents(out, names, lengths, header, codec._vae.dim, force=force)
+    else:
+        codebooks = [book.cpu().numpy() for book in codec.model.bottleneck.codebooks()[:kept]]
+        output = create_tokens(out, names, lengths, header, codebooks, force=force)
+    with output as writer:
+        for spans in codec.parts(lengths, 8 * (codec._vae.dim if codec.model.is_vae else kept)):
+            rows = codec._encode(
+                spans, lambda clip, start, stop: motion.read(clips[clip], start, stop), num_quantizers, progress
+            )
+            for span in spans:
+                if codec.model.is_vae:
+                    writer.extend(mean=rows[span][0], logvar=rows[span][1])
+                else:
+                    writer.extend(codes=rows[span].astype(code_dtype(header.codebook_sizes)))
+    tokens = int((-(-lengths // codec.downsample)).sum())
+    return Encoded(len(clips), int(lengths.sum()), tokens, skipped, codec.decided_again)
+
+
+def check_clips(motion: MotionSet, on_error: str) -> tuple[list[int], list[str]]:
+    """Clips to work on, and why others are left out (only with on_error "skip"); every frame is read once."""
+    clips, skipped = [], []
+    for clip in range(len(motion)):
+        try:
+            for _ in motion.blocks(clip):
+                pass
+            clips.append(clip)
+        except DataError as error:
+            if on_error != "skip":
+                raise
+            skipped.append(str(error))
+    return clips, skipped
+
+
+def decode_file(
+    codec: Codec,
+    tokens: TokenSet,
+    out: Path,
+    *,
+    num_quantizers: int | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> int:
+    """Decode a tokens.h5 or latents.h5 to a motion.h5, every clip at its true length; returns the frames written.
+
+    Raises MismatchError for tokens of another tokenizer, DataError where the file is damaged.
+    """
+    if tokens.header.tokenizer_id != codec.info.tokenizer_id:
+        mine, theirs = codec.info.tokenizer_id[:12], tokens.header.tokenizer_id[:12]
+        what = f"was made by tokenizer {theirs}, not by {codec.info.path} ({mine}); name the run that encoded it"
+        raise MismatchError(what, file=tokens.path)
+    if num_quantizers is not None and (tokens.is_latents or not 1 <= num_quantizers <= tokens.width):
+        have = 0 if tokens.is_latents else tokens.width
+        raise UsageError(f"--num-quantizers {num_quantizers}: the file has {have} layers", file=tokens.path)
+    tokens.verify()
+    column = "mean" if tokens.is_latents else "codes"
+    if not tokens.is_latents:
+        tokens.check_codes()
+
+    def read(clip: int, start: int, stop: int) -> np.ndarray:
+        first = int(tokens.offsets[clip])
+        return tokens.rows(column, first + start, first + stop)[:, :num_quantizers]
+
+    total = int(tokens.num_frames.sum())
+    options = {"dim": codec.info.dim, "fps": tokens.header.fps, "layout": tokens.header.layout, "total_frames": total}
+    with create_motion(out, source=tokens.path.name, force=force, **options) as writer:
+        done = 0  # clips that are complete
+        for spans in codec.parts(tokens.num_frames, 4 * codec.info.dim * codec.downsample):
+            rows = {}
+            for span, frames in codec._decode(spans, read):
+                rows[span] = frames[: span.num_frames - span.start * codec.downsample]
+                if progress is not None:
+                    progress(len(rows[span]))
+            for span in spans:
+                while done < span.clip:
+                    writer.end_clip(tokens.names[done])
+                    done += 1
+                writer.extend(rows[span])
+        for name in tokens.names[done:]:
+            writer.end_clip(name)
+    return total
+
+
+def _as_clips(motion: np.ndarray | Tensor, dim: int) -> np.ndarray:
+    """One or several clips as [B, T, D] float32."""
+    array = motion.detach().cpu().numpy() if isinstance(motion, Tensor) else np.asarray(motion)
+    if array.ndim not in (2, 3) or array.shape[-1] != dim or array.dtype.kind not in "fiu":
+        raise DataError(f"motion has the shape [T, {dim}] or [B, T, {dim}], not {list(array.shape)} {array.dtype}")
+    return np.asarray(array if array.ndim == 3 else array[None], dtype=np.float32)
+
+
+def _runs(span: Span, doubts: np.ndarray) -> list[tuple[Span, Span]]:
+    """(span, piece) for each run of token frames of a span that is in doubt."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], doubts, [False]]).astype(np.int8)))
+    return [
+        (span, Span(span.clip, span.start + int(first), span.start + int(last), span.num_frames))
+        for first, last in edges.reshape(-1, 2)
+    ]

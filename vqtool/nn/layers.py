@@ -1,0 +1,263 @@
+"""Convolutions over time that never look at padding, and how far they look. Only here is motion [B, C, T]."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vqtool.errors import UsageError
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+
+
+class Layer(nn.Module):
+    """A step of a `Stack`: [B, C, T] -> [B, C', T * up / down].
+
+    mask [B, 1, T] is 1 on valid frames; None means that all are. `reach` tells which input frames the output
+    frames first..last depend on.
+    """
+
+    down = 1
+    up = 1
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Apply the layer."""
+        raise NotImplementedError
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        """Input frames that output frames first..last are made of."""
+        return first * self.down // self.up, last * self.down // self.up
+
+
+class Conv(Layer):
+    """A convolution that sees zeros beyond a clip's end, exactly as if the clip were alone.
+
+    T / stride frames come out. `causal`: a frame sees none after its own stride.
+    """
+
+    def __init__(self, dim_in: int, dim_out: int, kernel: int, *, stride: int = 1, dilation: int = 1, causal: bool):
+        super().__init__()
+        self.down = stride
+        padding = dilation * (kernel - 1) + 1 - stride
+        self.left = padding if causal else padding // 2
+        self.right = padding - self.left
+        self.conv = nn.Conv1d(dim_in, dim_out, kernel, stride, dilation=dilation)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """[B, C, T] -> [B, C', T / stride]."""
+        if mask is not None and self.left + self.right > 0:
+            x = x * mask
+        if self.left == self.right:
+            conv = self.conv
+            return F.conv1d(x, conv.weight, conv.bias, conv.stride, self.left, conv.dilation)
+        return self.conv(F.pad(x, (self.left, self.right)))
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        """Input frames that output frames first..last are made of."""
+        window = self.conv.dilation[0] * (self.conv.kernel_size[0] - 1)
+        return first * self.down - self.left, last * self.down - self.left + window
+
+
+class Residual(Layer):
+    """x + conv1(act(conv3(act(x)))), the block of T2M-GPT's and MoMask's networks."""
+
+    def __init__(self, width: int, dilation: int, activation: str, causal: bool) -> None:
+        super().__init__()
+        self.act = ACTIVATIONS[activation]()
+        self.wide = Conv(width, width, 3, dilation=dilation, causal=causal)
+        self.mix = Conv(width, width, 1, causal=causal)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """[B, C, T] -> the same shape."""
+        return x + self.mix(self.act(self.wide(self.act(x), mask)), mask)
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        """As the wide convolution's."""
+        return self.wide.reach(first, last)
+
+
+class Activation(Layer):
+    """An elementwise activation."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.act = ACTIVATIONS[name]()
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """[B, C, T] -> the same shape."""
+        return self.act(x)
+
+
+class Fold(Layer):
+    """Lay `down` frames side by side: [B, C, T] -> [B, down * C, T / down]."""
+
+    def __init__(self, down: int) -> None:
+        super().__init__()
+        self.down = down
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Frame t of channel c becomes channel (t mod down) * C + c of frame t / down."""
+        batch, dim, frames = x.shape
+        return x.view(batch, dim, frames // self.down, self.down).permute(0, 3, 1, 2).flatten(1, 2)
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        """All frames of each group."""
+        return first * self.down, last * self.down + self.down - 1
+
+
+class Unfold(Layer):
+    """The inverse of Fold: [B, up * C, T] -> [B, C, up * T]."""
+
+    def __init__(self, up: int) -> None:
+        super().__init__()
+        self.up = up
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Channel u * C + c of frame t becomes channel c of frame t * up + u."""
+        batch, dim, frames = x.shape
+        split = x.view(batch, self.up, dim // self.up, frames).permute(0, 2, 3, 1)
+        return split.reshape(batch, dim // self.up, frames * self.up)
+
+
+class Double(Layer):
+    """Every frame twice."""
+
+    up = 2
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """[B, C, T] -> [B, C, 2 T]."""
+        return x.repeat_interleave(2, dim=2)
+
+
+class Stack(nn.Module):
+    """Layers in order, channels last outside: [B, T, D] -> [B, T', D'], with the mask at each layer's own rate."""
+
+    def __init__(self, layers: Iterable[Layer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Apply the layers; mask [B, T] is True on valid frames, whole groups of `downsample` at a time."""
+        x = x.transpose(1, 2)  # [B, C, T]
+        weight = None if mask is None else mask.unsqueeze(1).to(x.dtype)
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            x = layer(x, weight)
+            if weight is not None and layer.down > 1:
+                weight = weight[..., :: layer.down]
+            if weight is not None and layer.up > 1:
+                weight = weight.repeat_interleave(layer.up, dim=2)
+        return x.transpose(1, 2)
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        """Input frames that output frames first..last depend on; they may lie outside the clip."""
+        for layer in reversed(self.layers):
+            assert isinstance(layer, Layer)
+            first, last = layer.reach(first, last)
+        return first, last
+
+
+def _residuals(width: int, depth: int, growth: int, activation: str, causal: bool) -> list[Layer]:
+    """`depth` residual blocks, the widest dilation first (growth 3, depth 3: dilations 9, 3, 1)."""
+    return [Residual(width, growth**i, activation, causal) for i in reversed(range(depth))]
+
+
+def _halvings(downsample: int) -> int:
+    if downsample not in (1, 2, 4, 8):
+        raise UsageError(f"model.downsample is 1, 2, 4 or 8, not {downsample}")
+    return downsample.bit_length() - 1
+
+
+def check_options(activation: str, downsampling: str) -> None:
+    """UsageError for an unknown activation or way of downsampling."""
+    if activation not in ACTIVATIONS:
+        raise UsageError(f"model.activation is one of {', '.join(ACTIVATIONS)}, not {activation!r}")
+    if downsampling not in ("fold", "strided"):
+        raise UsageError(f"model.downsampling is 'fold' or 'strided', not {downsampling!r}")
+
+
+def build_encoder(
+    dim: int,
+    latent_dim: int,
+    *,
+    width: int,
+    depth: int,
+    downsample: int,
+    dilation_growth: int,
+    activation: str,
+    causal: bool,
+    downsampling: str,
+) -> Stack:
+    """Motion [B, T, D] -> latents [B, T / downsample, C].
+
+    "strided": halve the rate by stride-2 convolutions, `depth` residual blocks after each (T2M-GPT's network).
+    "fold": lay `downsample` frames side by side, one linear layer, then `depth` residual blocks at the token rate.
+    """
+    check_options(activation, downsampling)
+    halvings = _halvings(downsample)
+    layers: list[Layer]
+    if downsampling == "fold":
+        layers = [Fold(downsample), Conv(dim * downsample, width, 1, causal=causal)]
+        layers += _residuals(width, depth, dilation_growth, activation, causal)
+    else:
+        layers = [Conv(dim, width, 3, causal=causal), Activation(activation)]
+        for _ in range(halvings):
+            layers.append(Conv(width, width, 4, stride=2, causal=causal))
+            layers += _residuals(width, depth, dilation_growth, activation, causal)
+        if halvings == 0:
+            layers += _residuals(width, depth, dilation_growth, activation, causal)
+    return Stack([*layers, Conv(width, latent_dim, 3, causal=causal)])
+
+
+def build_decoder(
+    dim: int,
+    latent_dim: int,
+    *,
+    width: int,
+    depth: int,
+    downsample: int,
+    dilation_growth: int,
+    activation: str,
+    causal: bool,
+    downsampling: str,
+) -> Stack:
+    """Latents [B, L, C] -> motion [B, L * downsample, D]; the mirror image of the encoder."""
+    check_options(activation, downsampling)
+    halvings = _halvings(downsample)
+    layers: list[Layer]
+    if downsampling == "fold":
+        layers = [Conv(latent_dim, width, 3, causal=causal)]
+        layers += _residuals(width, depth, dilation_growth, activation, causal)
+        return Stack(
+            [*layers, Activation(activation), Conv(width, dim * downsample, 1, causal=causal), Unfold(downsample)]
+        )
+    layers = [Conv(latent_dim, width, 3, causal=causal), Activation(activation)]
+    for _ in range(halvings):
+        layers += _residuals(width, depth, dilation_growth, activation, causal)
+        layers += [Double(), Conv(width, width, 3, causal=causal)]
+    if halvings == 0:
+        layers += _residuals(width, depth, dilation_growth, activation, causal)
+    layers += [Conv(width, width, 3, causal=causal), Activation(activation)]
+    return Stack([*layers, Conv(width, dim, 3, causal=causal)])
+
+
+def token_mask(mask: Tensor, downsample: int) -> Tensor:
+    """Which token frames [B, L] hold any valid frame of mask [B, T]; T is a multiple of downsample."""
+    return mask.view(len(mask), -1, downsample).any(2)
+
+
+def frame_mask(tokens: Tensor, downsample: int) -> Tensor:
+    """All frames [B, L * downsample] of the valid token frames [B, L]."""
+    return tokens.repeat_interleave(downsample, dim=1)
+
+
+def pad_edge(frames: Tensor, length: int) -> Tensor:
+    """[T, D] made `length` frames long by repeating the last frame; an empty clip is padded with zeros."""
+    missing = length - len(frames)
+    if missing <= 0:
+        return frames
+    last = frames[-1:] if len(frames) else torch.zeros(1, frames.shape[1], dtype=frames.dtype, device=frames.device)
+    return torch.cat([frames, last.expand(missing, -1)])

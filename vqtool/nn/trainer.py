@@ -1,0 +1,372 @@
+"""train(): motion files in, a run folder with a tokenizer out."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vqtool.codebook import perplexity
+from vqtool.config import Config, build_config, differences, read_toml, to_toml
+from vqtool.errors import DataError, DivergedError, InterruptedRun, OutputError, ResumeError
+from vqtool.motion import resolve_columns
+from vqtool.nn.checkpoint import (
+    from_numpy,
+    newest_checkpoint,
+    optimizer_state,
+    restore_optimizer,
+    save_checkpoint,
+    to_numpy,
+    tokenizer_file,
+)
+from vqtool.nn.codec import Codec, pick_device
+from vqtool.nn.evaluation import Evaluation, evaluate
+from vqtool.nn.losses import column_weights, reconstruction, velocity
+from vqtool.nn.model import build_model
+from vqtool.nn.windows import WindowSampler
+from vqtool.publish import lock, publish_bytes
+from vqtool.signals import StopRequest
+from vqtool.stats import column_stats
+from vqtool.store import MotionSet
+from vqtool.tokenizer_file import NAME
+
+LOG_EVERY = 50  # steps between two training lines of metrics.jsonl
+INIT_SAMPLES = 16384  # encoder outputs that k-means sees at least
+LOW_USAGE = 0.2
+
+
+class Report(Protocol):
+    """Who is told how training goes."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+    def stepped(self, step: int, steps: int, loss: float) -> None:
+        """A training step is done."""
+
+    def evaluated(self, record: Mapping[str, Any]) -> None:
+        """The validation set was looked at; `record` is the line of metrics.jsonl."""
+
+
+@dataclass
+class Trained:
+    """What training ended with."""
+
+    run: Path
+    steps: int
+    seconds: float
+    parameters: int
+    evaluation: Evaluation | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Split:
+    """Clips to train on and to validate on, and how they were chosen."""
+
+    train: list[int]
+    val: list[int]
+    how: str
+
+
+def split_clips(motion: MotionSet, fraction: float, seed: int) -> Split:
+    """The file's own splits where it has them, else a hash of each name: the same clip always falls the same way."""
+    if motion.splits is not None:
+        train, val = np.flatnonzero(motion.splits == 0).tolist(), np.flatnonzero(motion.splits == 1).tolist()
+        if not train:
+            raise DataError("has no clip in split 'train'", file=motion.paths[0])
+        return Split(
+            train, val or train, "as the file says" if val else "the file has no val clips: validating on train"
+        )
+    if len(motion) == 1 or fraction == 0:
+        every = list(range(len(motion)))
+        return Split(every, every, "validating on the training clips")
+    order = sorted(range(len(motion)), key=lambda clip: _hash(motion.names[clip], seed))
+    count = sum(_hash(motion.names[clip], seed) < fraction for clip in order)
+    count = min(max(1, count), len(motion) - 1)
+    return Split(sorted(order[count:]), sorted(order[:count]), f"{fraction:.0%} held out by a hash of the names")
+
+
+def _hash(name: str, seed: int) -> float:
+    """A number in [0, 1) that depends on name and seed alone."""
+    digest = hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def prepare_run(run: Path, config: Config, *, resume: bool, force: bool) -> None:
+    """Make the run folder with its config.toml, or check that the config is the one it was begun with."""
+    if run.exists() and not run.is_dir():
+        raise OutputError("exists and is no folder; choose another -o", file=run)
+    if (run / "config.toml").exists() and resume:
+        before = build_config(read_toml(run / "config.toml"))
+        if changed := differences(before, config):
+            raise ResumeError(f"was begun with another config: {'; '.join(changed)}", file=run)
+        return
+    if run.exists() and any(run.iterdir()):
+        if not (run / "config.toml").exists():
+            raise OutputError("is a folder that no vqtool train made; choose another -o", file=run)
+        if not force:
+            raise OutputError("exists already; go on with --resume, begin anew with --force", file=run)
+        shutil.rmtree(run / "checkpoints", ignore_errors=True)
+        for name in (NAME, "metrics.jsonl"):
+            (run / name).unlink(missing_ok=True)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot be created ({error.strerror})", file=run) from error
+    publish_bytes(run / "config.toml", to_toml(config).encode(), force=True)
+
+
+def train(
+    config: Config,
+    motion: MotionSet,
+    run: Path,
+    report: Report,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    device: str = "auto",
+    stop: StopRequest | None = None,
+) -> Trained:
+    """Train a tokenizer on a motion set into the folder `run`.
+
+    With resume it goes on from the newest whole checkpoint, bit for bit as if it had never stopped (CPU, same
+    threads and torch), and begins anew where there is none. Raises ResumeError where config or data differ,
+    DivergedError at the first loss that is not finite, InterruptedRun after saving when `stop` was asked.
+    """
+    prepare_run(run, config, resume=resume, force=force)
+    with lock(run / "training"):
+        return _Training(config, motion, run, report, device, stop or StopRequest()).run_all()
+
+
+class _Training:
+    """One training: everything that the loop in `run_all` needs, and what a checkpoint holds."""
+
+    def __init__(
+        self, config: Config, motion: MotionSet, run: Path, report: Report, device: str, stop: StopRequest
+    ) -> None:
+        self.config, self.motion, self.run, self.report, self.stop = config, motion, run, report, stop
+        settings = config.train
+        self.device = pick_device(device)
+        self.split = split_clips(motion, config.data.val_fraction, config.data.seed)
+        stats = column_stats(motion, self.split.train)
+        self.sampler = WindowSampler(motion, self.split.train, settings.window, settings.batch_size, settings.seed)
+        self.warnings: list[str] = []
+        if stats.constant.all():
+            raise DataError("no column moves; there is nothing to learn", file=motion.paths[0])
+        if stats.constant.any():
+            columns = _ranges(np.flatnonzero(stats.constant).tolist())
+            self._warn(f"constant columns (kept, restored exactly, not trained on): {columns}")
+        if self.sampler.empty:
+            self._warn(f"{self.sampler.empty} clips without frames were left out of training")
+
+        self.model = build_model(config, motion.dim)
+        self.model.normalizer.fit(stats)
+        self.model.to(self.device)
+        self.smooth = copy.deepcopy(self.model).requires_grad_(False)  # moving average of the weights
+        self.names = [name for name, _ in self.model.named_parameters()]
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            settings.lr,
+            (settings.betas[0], settings.betas[1]),
+            weight_decay=settings.weight_decay,
+        )
+        columns = {resolve_columns(k, motion.layout, motion.dim): v for k, v in config.loss.columns.items()}
+        self.weights = column_weights(columns, self.model.normalizer.constant.cpu()).to(self.device)
+        self.step = 0
+        digest = hashlib.sha256(json.dumps([motion.names, motion.lengths.tolist(), motion.fps, motion.layout]).encode())
+        for part in (stats.mean, stats.squares, np.array(self.split.train)):
+            digest.update(part.tobytes())
+        self.data_digest = np.frombuffer(digest.digest(), dtype=np.uint8)
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(text)
+        self.report.note(text)
+
+    def run_all(self) -> Trained:
+        """The loop: initialise, step, evaluate, save."""
+        settings = self.config.train
+        begin = time.monotonic()
+        self._restore()
+        first = self.step
+        warm_up = int(settings.steps * settings.continuous)
+        if self.step == 0:
+            self.report.note(
+                f"{len(self.split.train)} clips to train on, {len(self.split.val)} to validate on ({self.split.how})"
+            )
+        while self.step < settings.steps:
+            if self.step >= warm_up and not self.model.bottleneck.initialized:
+                self._initialize_codebooks()
+            loss, parts = self._train_step()
+            self.step += 1
+            self.report.stepped(self.step, settings.steps, loss)
+            last = self.step == settings.steps
+            if self.step % LOG_EVERY == 0 or last:
+                self._log({"split": "train", "lr": self._lr(self.step - 1), "loss": loss, **parts})
+            if self.step % settings.eval_every == 0 and not last and self.model.bottleneck.initialized:
+                self._evaluate()
+            if self.step % settings.checkpoint_every == 0 and not last:
+                self._save()
+            if self.stop.signum is not None and not last:
+                self._save()
+                what = f"stopped after step {self.step}; the same command with --resume goes on from there"
+                raise InterruptedRun(what, signum=self.stop.signum)
+        evaluation = None
+        if first < settings.steps or not (self.run / NAME).exists():
+            evaluation = self._evaluate()
+            self._warn_of_dead_codes(evaluation)
+            self._save()
+            self._tokenizer(evaluation).save(self.run / NAME, force=True)
+        else:
+            self.report.note(f"already trained for {settings.steps} steps; nothing to do")
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        return Trained(self.run, self.step, time.monotonic() - begin, parameters, evaluation, self.warnings)
+
+    def _train_step(self) -> tuple[float, dict[str, float]]:
+        """One batch, forwards and backwards; the loss and its terms."""
+        settings, weights = self.config.train, self.config.loss
+        motion, mask = (part.to(self.device) for part in self.sampler.batch(self.step))
+        self.model.train()
+        output, bottleneck = self.model(motion, mask, quantize=self.model.bottleneck.initialized)
+        target = self.model.normalizer(motion)
+        terms = {
+            "reconstruction": reconstruction(weights.reconstruction, output, target, mask, self.weights),
+            "velocity": velocity(weights.reconstruction, output, target, mask, self.weights),
+            **bottleneck.losses,
+        }
+        kl_rise = min(1.0, (self.step + 1) / max(1.0, settings.steps * weights.kl_warmup))
+        factors = {
+            "reconstruction": 1.0,
+            "velocity": weights.velocity,
+            "commitment": weights.commitment,
+            "codebook": weights.codebook,
+            "kl": weights.kl * kl_rise,
+        }
+        loss = torch.stack([factors[name] * value for name, value in terms.items()]).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
+        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+            raise DivergedError(
+                f"the loss is {loss.item():g} and its gradient {norm.item():g} at step {self.step + 1}; the newest "
+                f"checkpoint is as it was; train with a smaller train.lr",
+                file=self.run,
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._lr(self.step)
+        self.optimizer.step()
+        self._follow_weights()
+        return loss.item(), {name: value.item() for name, value in terms.items()}
+
+    def _lr(self, step: int) -> float:
+        """Learning rate of a step: linear warm-up, then cosine to zero or constant."""
+        settings = self.config.train
+        rise = min(1.0, (step + 1) / (settings.lr_warmup + 1))
+        if settings.schedule == "constant":
+            return settings.lr * rise
+        return settings.lr * rise * (1 + math.cos(math.pi * step / settings.steps)) / 2
+
+    @torch.no_grad()
+    def _follow_weights(self) -> None:
+        """Move the averaged weights after the trained ones, faster at the start; buffers are copied."""
+        decay = min(self.config.train.ema_decay, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(self.smooth.parameters()), list(self.model.parameters()), 1 - decay)
+        for mine, theirs in zip(self.smooth.buffers(), self.model.buffers(), strict=True):
+            mine.copy_(theirs)
+
+    @torch.no_grad()
+    def _initialize_codebooks(self) -> None:
+        """k-means on what the encoder gives now, from as many extra batches as it takes."""
+        self.model.eval()
+        wanted = max(INIT_SAMPLES, 8 * max(self.model.bottleneck.codebook_sizes))
+        samples: list[Tensor] = []
+        while sum(map(len, samples)) < wanted:
+            # Steps beyond the last: windows of the same distribution that training does not see.
+            motion, mask = self.sampler.batch(self.config.train.steps + len(samples))
+            tokens = mask.view(len(mask), -1, self.model.downsample).any(2).to(self.device)
+            samples.append(self.model.latents(motion.to(self.device), tokens)[tokens])
+        self.model.bottleneck.initialize(torch.cat(samples), len(samples))
+
+    def _tokenizer(self, evaluation: Evaluation | None = None) -> Any:
+        usage = evaluation.usage_tensors() if evaluation is not None else {}
+        averaged = self.smooth if self.config.train.ema_decay > 0 else self.model
+        return tokenizer_file(averaged, self.config, fps=self.motion.fps, layout=self.motion.layout, usage=usage)
+
+    def _evaluate(self) -> Evaluation:
+        """Errors and usage over the whole validation set, with the weights that would be saved now."""
+        averaged = self.smooth if self.config.train.ema_decay > 0 else copy.deepcopy(self.model)
+        codec = Codec(averaged, self._tokenizer(), device=str(self.device), numerics="fast")
+        found = evaluate(codec, self.motion, self.split.val)
+        record: dict[str, Any] = {"split": "val", "nmse": found.nmse, "nmae": found.nmae}
+        if found.counts:
+            record["usage"] = [float(np.mean(counts > 0)) for counts in found.counts]
+            record["perplexity"] = [perplexity(counts) for counts in found.counts]
+        if found.kl is not None:
+            record["kl"] = float(found.kl.sum())
+        self._log(record)
+        self.report.evaluated({"step": self.step, **record})
+        return found
+
+    def _log(self, record: dict[str, Any]) -> None:
+        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": self.step, **record}) + "\n")
+
+    def _warn_of_dead_codes(self, evaluation: Evaluation) -> None:
+        for q, counts in enumerate(evaluation.counts):
+            used = int((counts > 0).sum())
+            if used < LOW_USAGE * len(counts) and evaluation.tokens >= len(counts):
+                self._warn(
+                    f"layer {q} uses {used} of {len(counts)} codes ({used / len(counts):.0%}): the codebook is too large "
+                    f"for this data or has collapsed; try a smaller bottleneck.codebook_size, more train.steps, a "
+                    f"larger train.batch_size, or --model fsq"
+                )
+
+    # Checkpoints
+
+    def _save(self) -> None:
+        state = to_numpy(self.model.state_dict(), "model.")
+        state |= to_numpy(dict(self.smooth.named_parameters()), "smooth.")
+        state |= to_numpy(optimizer_state(self.optimizer, self.names), "optimizer.")
+        state["data_digest"] = self.data_digest
+        save_checkpoint(self.run / "checkpoints", self.step, state, self.config.train.keep_checkpoints)
+
+    def _restore(self) -> None:
+        """Go on from the newest checkpoint, if there is one, and forget what was logged after it."""
+        found = newest_checkpoint(self.run / "checkpoints")
+        metrics = self.run / "metrics.jsonl"
+        if found is not None:
+            self.step, state, warnings = found
+            for warning in warnings:
+                self._warn(warning)
+            if not np.array_equal(state["data_digest"], self.data_digest):
+                raise ResumeError("the motion is not what this run was begun with; give the same files", file=self.run)
+            self.model.load_state_dict(from_numpy(state, "model."))
+            self.smooth.load_state_dict(from_numpy(state, "model.") | from_numpy(state, "smooth."))
+            restore_optimizer(self.optimizer, self.names, from_numpy(state, "optimizer."))
+            self.report.note(f"going on from step {self.step}")
+        if metrics.exists():
+            lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
+            publish_bytes(metrics, "".join(kept).encode(), force=True)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """0, 1, 2, 7 as "0-2, 7"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(f"{a}-{b}" if b > a else f"{a}" for a, b in runs)

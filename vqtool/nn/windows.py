@@ -1,0 +1,48 @@
+"""Training batches: windows cut from clips on disk, each batch a pure function of (seed, step)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vqtool.errors import DataError
+from vqtool.nn.layers import pad_edge
+from vqtool.store import MotionSet
+
+
+class WindowSampler:
+    """Random windows of clips, every frame position alike likely; short clips come whole and masked.
+
+    `batch(step)` reads from disk and has no state, so that a resumed run sees what an uninterrupted one does.
+    Clips without frames are left out; `empty` counts them.
+    """
+
+    def __init__(self, motion: MotionSet, clips: Sequence[int], window: int, batch_size: int, seed: int) -> None:
+        lengths = motion.lengths[list(clips)]
+        self.empty = int((lengths == 0).sum())
+        self._motion = motion
+        self._clips = np.array(clips, dtype=np.int64)[lengths > 0]
+        if len(self._clips) == 0:
+            raise DataError("has no clip with frames to train on", file=motion.paths[0])
+        self._lengths = lengths[lengths > 0]
+        self._window, self._batch_size, self._seed = window, batch_size, seed
+        starts = np.maximum(1, self._lengths - window + 1)  # window positions in each clip
+        self._ends = np.cumsum(starts)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Motion [B, window, D] in raw units and mask [B, window] of one step."""
+        random = np.random.Generator(np.random.Philox(key=[self._seed, 0], counter=[0, 0, 0, step]))
+        positions = random.integers(0, self._ends[-1], self._batch_size)
+        motion = torch.zeros(self._batch_size, self._window, self._motion.dim)
+        mask = torch.zeros(self._batch_size, self._window, dtype=torch.bool)
+        which = np.searchsorted(self._ends, positions, side="right")
+        for row, (index, position) in enumerate(zip(which, positions, strict=True)):
+            start = int(position - (self._ends[index - 1] if index else 0))
+            count = min(self._window, int(self._lengths[index]))
+            frames = torch.from_numpy(self._motion.read(int(self._clips[index]), start, start + count))
+            motion[row] = pad_edge(frames, self._window)
+            mask[row, :count] = True
+        return motion, mask
