@@ -6,6 +6,7 @@ A token file carries its codebooks, so that inspecting it needs neither torch no
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,12 +36,14 @@ class Tokens:
 class TokenHeader:
     """What holds for a whole tokens.h5 or latents.h5.
 
+    dim             columns D of the motion
     fps             frames a second of the motion (tokens come at fps / downsample)
     codebook_sizes  K of each layer; empty for latents
     tokenizer_id    SHA-256 of the weights, config and statistics that made the tokens
     numerics        "stable", "fast" or "float64": how the codes were decided
     """
 
+    dim: int
     fps: float
     downsample: int
     bottleneck: str
@@ -155,6 +158,7 @@ class TokenSet:
         self.num_frames: np.ndarray = flat.array("num_frames", ndim=1, kinds="iu").astype(np.int64)
         try:
             self.header = TokenHeader(
+                dim=int(flat.attrs["dim"]),
                 fps=float(flat.attrs["fps"]),
                 downsample=int(flat.attrs["downsample"]),
                 bottleneck=str(flat.attrs["bottleneck"]),
@@ -166,9 +170,14 @@ class TokenSet:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"its attributes are incomplete ({error}); the file is damaged", file=self.path) from error
-        lengths = -(-self.num_frames // max(1, self.header.downsample))
+        header = self.header
+        if min(header.dim, header.downsample, *header.codebook_sizes) < 1 or not 0 < header.fps < math.inf:
+            raise DataError("its attributes cannot be; the file is damaged", file=self.path)
+        lengths = -(-self.num_frames // header.downsample)
         if len(lengths) != len(self.names) or (self.num_frames < 0).any() or (np.diff(self.offsets) != lengths).any():
             raise DataError("does not fit the tokens; the file is damaged", file=self.path, dataset="num_frames")
+        if not self.is_latents and flat.rows["codes"].dtype.kind != "u":
+            raise DataError("does not hold unsigned integers; the file is damaged", file=self.path, dataset="codes")
         if not self.is_latents and len(self.header.codebook_sizes) != self.width:
             raise DataError("does not fit codebook_sizes; the file is damaged", file=self.path, dataset="codes")
 
