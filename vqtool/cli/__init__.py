@@ -22,7 +22,6 @@ import vqtool
 from vqtool.cli.decode import decode
 from vqtool.cli.encode import encode
 from vqtool.cli.evaluate import evaluate
-from vqtool.cli.inspect_codebook import inspect_codebook
 from vqtool.cli.train import train
 from vqtool.errors import InterruptedRun, VqtoolError
 
@@ -33,7 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (train, encode, decode, inspect_codebook, evaluate):
+for command in (train, encode, decode, evaluate):
     app.command(command.__name__.replace("_", "-"))(command)
 
 _debug = False
@@ -54,12 +53,8 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show versions.")
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error.", envvar="VQTOOL_DEBUG")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Versions.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Errors with traceback.", envvar="VQTOOL_DEBUG")] = False,
 ) -> None:
     """Turn continuous motion into discrete tokens and back.
 

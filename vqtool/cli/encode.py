@@ -32,9 +32,7 @@ def encode(
     output: Output,
     num_quantizers: Layers = None,
     numerics: Numerics = "stable",
-    on_error: Annotated[
-        str, typer.Option("--on-error", help="A clip with NaN: stop, or skip it (exit code 3).")
-    ] = "stop",
+    on_error: Annotated[str, typer.Option("--on-error", help="At a clip with NaN: stop, or skip (exit 3).")] = "stop",
     force: Force = False,
     dataset: Dataset = None,
     fps: Fps = None,

@@ -73,7 +73,7 @@ def evaluate(
                     "codes": len(counts),
                     "used": int((counts > 0).sum()),
                     "perplexity": perplexity(counts),
-                    "entropy_bits": entropy(counts),
+                    "entropy_bits": entropy(counts) / math.log(2),
                 }
                 for counts in found.counts
             ],

@@ -27,9 +27,7 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, as train.lr=1e-3; repeatable.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of weights, windows and codebooks.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint, if there is one.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
     force: Force = False,
     dataset: Dataset = None,
     fps: Fps = None,

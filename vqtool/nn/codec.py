@@ -194,19 +194,18 @@ class Codec:
     ) -> dict[Span, np.ndarray]:
         """Codes [n, q] of each span, or for a VAE mean and logvar [2, n, C]; read(clip, start, stop) gives frames."""
         exact = self.numerics == "float64"
+        bottleneck = self._model(double=exact).bottleneck
         found: dict[Span, np.ndarray] = {}
-        unsure: list[Span] = []
+        unsure: list[tuple[Span, Span]] = []
         for batch, latents in self._latents(spans, read, double=exact):
-            model = self._model(double=exact)
-            if self.model.is_vae:
-                for (span, first, _), row in zip(batch, latents, strict=True):
-                    mean, logvar = model.bottleneck.moments(row[span.start - first : span.stop - first])
-                    found[span] = torch.stack([mean, logvar]).float().cpu().numpy()
+            if isinstance(bottleneck, GaussianBottleneck):
+                moments = torch.stack(bottleneck.moments(latents), 1).float().cpu().numpy()  # [B, 2, L, C]
+                for (span, first, _), row in zip(batch, moments, strict=True):
+                    found[span] = row[:, span.start - first : span.stop - first]
             else:
-                codes, margin = model.bottleneck.search(latents, num_quantizers)
+                codes, margin = bottleneck.search(latents, num_quantizers)
                 close = margin <= LATENT_ERROR * latents.norm(dim=2).max()
-                codes, close = codes.cpu().numpy(), close.cpu().numpy()
-                for (span, first, _), row, doubts in zip(batch, codes, close, strict=True):
+                for (span, first, _), row, doubts in zip(batch, codes.cpu().numpy(), close.cpu().numpy(), strict=True):
                     found[span] = row[span.start - first : span.stop - first].astype(np.uint32)
                     if self.numerics == "stable":
                         unsure += _runs(span, doubts[span.start - first : span.stop - first])
@@ -294,9 +293,8 @@ class Codec:
             trained = f"the tokenizer was trained on {info.dim} (layout {info.layout})"
             raise MismatchError(f"has {motion.dim} columns, but {trained}; encode data of that layout", file=where)
         if motion.layout != info.layout:
-            raise MismatchError(
-                f"has layout {motion.layout}, but the tokenizer was trained on {info.layout}", file=where
-            )
+            what = f"has layout {motion.layout}, but the tokenizer was trained on {info.layout}"
+            raise MismatchError(what, file=where)
         if abs(motion.fps - info.fps) > 1e-3 * info.fps:
             what = f"has {motion.fps:g} fps, but the tokenizer was trained at {info.fps:g}; resample it"
             raise MismatchError(what, file=where)
@@ -311,12 +309,18 @@ class Codec:
         """
         for part in self._groups(motion, clips):
             codes = self._encode(part, motion.read)
-            whole = {clip: np.concatenate(rows, axis=-2) for clip, rows in _by_clip(codes).items()}
-            inputs = {clip: rows[0] if self.model.is_vae else rows for clip, rows in whole.items()}
-            for span, frames in self._decode(part, lambda clip, start, stop: inputs[clip][start:stop]):
+            for span, frames in self._decode(part, self._reader(codes)):
                 yield span, codes[span], frames[: span.num_frames - span.start * self.downsample]
                 if progress is not None:
                     progress((span.stop - span.start) * self.downsample)
+
+    def _reader(self, codes: dict[Span, np.ndarray]) -> Callable[[int, int, int], np.ndarray]:
+        """read(clip, start, stop) over the codes of whole clips, for `_decode`."""
+        pieces: dict[int, list[np.ndarray]] = {}
+        for span in sorted(codes, key=lambda span: (span.clip, span.start)):
+            pieces.setdefault(span.clip, []).append(codes[span][0] if self.model.is_vae else codes[span])
+        whole = {clip: np.concatenate(rows) for clip, rows in pieces.items()}
+        return lambda clip, start, stop: whole[clip][start:stop]
 
     def _groups(self, motion: MotionSet, clips: Sequence[int]) -> Iterator[list[Span]]:
         """All spans of the clips, whole clips together, in lists of about PART_TOKENS token frames."""
@@ -338,16 +342,9 @@ class Codec:
             tokenizer_id=self.info.tokenizer_id,
             numerics=self.numerics,
             source=source,
+            dim=self.info.dim,
             codebook_sizes=tuple(self.info.codebook_sizes[:num_quantizers]),
         )
-
-
-def _by_clip(codes: dict[Span, np.ndarray]) -> dict[int, list[np.ndarray]]:
-    """The rows of each clip in order."""
-    found: dict[int, list[np.ndarray]] = {}
-    for span in sorted(codes, key=lambda span: (span.clip, span.start)):
-        found.setdefault(span.clip, []).append(codes[span])
-    return found
 
 
 def load(run: str | Path, *, device: str = "auto", numerics: str = "stable") -> Codec:
@@ -449,8 +446,15 @@ def decode_file(
         return tokens.rows(column, first + start, first + stop)[:, :num_quantizers]
 
     total = int(tokens.num_frames.sum())
-    options = {"dim": codec.info.dim, "fps": tokens.header.fps, "layout": tokens.header.layout, "total_frames": total}
-    with create_motion(out, source=tokens.path.name, force=force, **options) as writer:
+    with create_motion(
+        out,
+        dim=codec.info.dim,
+        fps=tokens.header.fps,
+        layout=tokens.header.layout,
+        source=tokens.path.name,
+        total_frames=total,
+        force=force,
+    ) as writer:
         done = 0  # clips that are complete
         for spans in codec.parts(tokens.num_frames, 4 * codec.info.dim * codec.downsample):
             rows = {}

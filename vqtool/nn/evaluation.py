@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vqtool.nn.bottlenecks.vae import GaussianBottleneck
 from vqtool.nn.codec import Codec, Progress
 from vqtool.store import MotionSet
 
@@ -85,7 +86,8 @@ def evaluate(codec: Codec, motion: MotionSet, clips: Sequence[int], progress: Pr
     scale = normalizer.scale.double().cpu().numpy()
     squared, absolute = np.zeros(dim), np.zeros(dim)
     counts = [np.zeros(size, dtype=np.int64) for size in sizes]
-    posterior = _Posterior(codec.model.bottleneck.dim) if codec.model.is_vae else None
+    bottleneck = codec.model.bottleneck
+    posterior = _Posterior(bottleneck.dim) if isinstance(bottleneck, GaussianBottleneck) else None
     frames = tokens = 0
     for span, codes, output in codec.reconstruct(motion, clips, progress):
         start = span.start * codec.downsample

@@ -86,9 +86,7 @@ def split_clips(motion: MotionSet, fraction: float, seed: int) -> Split:
         train, val = np.flatnonzero(motion.splits == 0).tolist(), np.flatnonzero(motion.splits == 1).tolist()
         if not train:
             raise DataError("has no clip in split 'train'", file=motion.paths[0])
-        return Split(
-            train, val or train, "as the file says" if val else "the file has no val clips: validating on train"
-        )
+        return Split(train, val or train, "as the file says" if val else "no val clips: validating on train")
     if len(motion) == 1 or fraction == 0:
         every = list(range(len(motion)))
         return Split(every, every, "validating on the training clips")
@@ -178,12 +176,11 @@ class _Training:
         self.names = [name for name, _ in self.model.named_parameters()]
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
-            settings.lr,
-            (settings.betas[0], settings.betas[1]),
+            betas=(settings.betas[0], settings.betas[1]),
             weight_decay=settings.weight_decay,
         )
-        columns = {resolve_columns(k, motion.layout, motion.dim): v for k, v in config.loss.columns.items()}
-        self.weights = column_weights(columns, self.model.normalizer.constant.cpu()).to(self.device)
+        groups = {resolve_columns(k, motion.layout, motion.dim): v for k, v in config.loss.columns.items()}
+        self.weights = column_weights(groups, self.model.normalizer.constant.cpu()).to(self.device)
         self.step = 0
         digest = hashlib.sha256(json.dumps([motion.names, motion.lengths.tolist(), motion.fps, motion.layout]).encode())
         for part in (stats.mean, stats.squares, np.array(self.split.train)):
@@ -327,9 +324,9 @@ class _Training:
             used = int((counts > 0).sum())
             if used < LOW_USAGE * len(counts) and evaluation.tokens >= len(counts):
                 self._warn(
-                    f"layer {q} uses {used} of {len(counts)} codes ({used / len(counts):.0%}): the codebook is too large "
-                    f"for this data or has collapsed; try a smaller bottleneck.codebook_size, more train.steps, a "
-                    f"larger train.batch_size, or --model fsq"
+                    f"layer {q} uses {used} of {len(counts)} codes ({used / len(counts):.0%}): the codebook is too "
+                    "large for this data or has collapsed; try a smaller bottleneck.codebook_size, more train.steps, a "
+                    "larger train.batch_size, or --model fsq"
                 )
 
     # Checkpoints
