@@ -90,7 +90,7 @@ def tensors_digest(tensors: Mapping[str, np.ndarray]) -> str:
 
 def pack(tensors: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> bytes:
     """A safetensors file with one JSON object in its header."""
-    plain = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    plain = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     packed: bytes = save_tensors(plain, metadata={"vqtool": json.dumps(header, sort_keys=True)})
     return packed
 

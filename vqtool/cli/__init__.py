@@ -27,7 +27,7 @@ from vqtool.errors import InterruptedRun, VqtoolError
 
 app = typer.Typer(
     name="vqtool",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
@@ -53,6 +53,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Versions.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Errors with traceback.", envvar="VQTOOL_DEBUG")] = False,
 ) -> None:
@@ -62,6 +63,9 @@ def options(
     """
     global _debug
     _debug = debug
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
 
 
 def main(argv: list[str] | None = None) -> int:

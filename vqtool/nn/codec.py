@@ -36,9 +36,9 @@ CHUNK_TOKENS = 1024  # longest span
 BATCH_FRAMES = 16384  # frames of a batch, padding included
 PART_TOKENS = 65536  # token frames held in memory before they are written,
 PART_BYTES = 64 << 20  # or fewer where they are wide
-# A float32 latent is off by this share of the batch's largest latent norm at most; about 64 times what was
-# measured (docs/log.md).
-LATENT_ERROR = 64 * 5e-7
+# A float32 encoder moves a latent towards another code by this share of the latent's norm at most. Measured
+# (docs/log.md): 3e-8 in the median, 2e-7 at most.
+LATENT_ERROR = 64 * 4e-8
 
 Progress = Callable[[int], None]
 
@@ -203,8 +203,9 @@ class Codec:
                 for (span, first, _), row in zip(batch, moments, strict=True):
                     found[span] = row[:, span.start - first : span.stop - first]
             else:
-                codes, margin = bottleneck.search(latents, num_quantizers)
-                close = margin <= LATENT_ERROR * latents.norm(dim=2).max()
+                norm = latents.norm(dim=2)
+                tolerance = LATENT_ERROR * norm.clamp_min(0.25 * norm.mean()) if self.numerics == "stable" else None
+                codes, close = bottleneck.search(latents, num_quantizers, tolerance)
                 for (span, first, _), row, doubts in zip(batch, codes.cpu().numpy(), close.cpu().numpy(), strict=True):
                     found[span] = row[span.start - first : span.stop - first].astype(np.uint32)
                     if self.numerics == "stable":

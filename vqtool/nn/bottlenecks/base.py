@@ -73,9 +73,11 @@ class Bottleneck(nn.Module):
         """The code vectors of each layer, [K, C]."""
         return []
 
-    def search(self, latents: Tensor, num_quantizers: int | None = None) -> tuple[Tensor, Tensor]:
-        """Codes [B, L, q] of the first q layers, and the margin [B, L]: how far a latent may move, at least,
-        before one of them changes.
+    def search(
+        self, latents: Tensor, num_quantizers: int | None = None, tolerance: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Codes [B, L, q] of the first q layers, and which tokens [B, L] a move of their latent by `tolerance`
+        [B, L] could change.
         """
         raise TypeError(f"{type(self).__name__} is continuous and has no codes")
 

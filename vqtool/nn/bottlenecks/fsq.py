@@ -84,12 +84,15 @@ class FSQ(Bottleneck):
             output = torch.where(valid.unsqueeze(-1), output, 0.0)
             return BottleneckOutput(output, codes.masked_fill(~valid.unsqueeze(-1), -1), {}, counts)
 
-    def search(self, latents: Tensor, num_quantizers: int | None = None) -> tuple[Tensor, Tensor]:
-        """Codes [B, L, 1], and the margin [B, L] from the steepest way to the next level."""
+    def search(
+        self, latents: Tensor, num_quantizers: int | None = None, tolerance: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Codes [B, L, 1], and the tokens [B, L] that the steepest way could take to the next level."""
         positions = self._positions(full_precision(latents))
         away = 0.5 - (positions - positions.round()).abs()
         steepness = self.slope * self.steps / 2 * self.project_in.weight.norm(dim=1)
-        return self._codes(positions), (away / steepness.clamp_min(1e-30)).amin(-1)
+        reach = 0.0 if tolerance is None else tolerance.unsqueeze(-1) * steepness
+        return self._codes(positions), (away <= reach).any(-1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Latents [B, L, C] of codes [B, L, 1]."""

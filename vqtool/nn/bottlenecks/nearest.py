@@ -22,42 +22,52 @@ def nearest(vectors: Tensor, codebook: Tensor, *, exact: bool = True) -> Tensor:
     `exact`: rows whose best two scores are closer than float32 rounding can tell apart are decided again in
     float64, so that the answer does not depend on batch, threads or the matrix library.
     """
+    if exact:
+        return decide(vectors, codebook)[0]
     indices = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
     for start, block, scores in _scores(vectors, codebook):
-        best, index, second = _best_two(scores) if exact else (None, _best(scores), None)
-        if exact and vectors.dtype != torch.float64 and best is not None and second is not None:
-            close = (second - best <= _rounding(block, codebook)).nonzero()[:, 0]
-            if len(close):
-                index[close] = nearest(block[close].double(), codebook.double())
-        indices[start : start + len(block)] = index
+        indices[start : start + len(block)] = _best(scores)
     return indices
 
 
-def nearest_with_margin(vectors: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices [N], and how far [N] each vector may move, at least, before its decision changes.
+def decide(vectors: Tensor, codebook: Tensor, tolerance: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Exact indices [N], and which of them [N] a move of the vector by `tolerance` [N] could change.
 
-    The margin is a lower bound of the distance to the decision boundary, less what rounding of the scores can
-    hide; it is <= 0 where the given precision cannot decide.
+    A move by t changes the difference of two scores by at most t |e1 - e2| <= t (|x - e1| + |x - e2|).
     """
     indices = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
-    margins = torch.empty(len(vectors), dtype=vectors.dtype, device=vectors.device)
+    unsure = torch.zeros(len(vectors), dtype=torch.bool, device=vectors.device)
     for start, block, scores in _scores(vectors, codebook):
-        best, index, second = _best_two(scores)
-        norm = block.square().sum(1)
-        # s2 - s1 = (d2^2 - d1^2) / 2, and the boundary is at least (d2 - d1) / 2 away.
-        reach = (norm + 2 * best).clamp_min(0).sqrt() + (norm + 2 * second).clamp_min(0).sqrt()
-        margin = (second - best - _rounding(block, codebook)) / reach.clamp_min(1e-30)
         rows = slice(start, start + len(block))
+        best, index, second = _best_two(scores)
+        near, far = _distance(block, best), _distance(block, second)
+        slack = 0.0 if tolerance is None else tolerance[rows] * (near + far)
+        close = second - best <= slack + _rounding(block, codebook, near)
         indices[rows] = index
-        margins[rows] = margin.masked_fill(second.isinf(), torch.inf)  # one code: nothing to confuse
-    return indices, margins
+        if vectors.dtype == torch.float64:
+            unsure[rows] = close
+            continue
+        again = close.nonzero()[:, 0]
+        if len(again):
+            limit = None if tolerance is None else tolerance[rows][again].double()
+            indices[start + again], unsure[start + again] = decide(block[again].double(), codebook.double(), limit)
+    return indices, unsure
 
 
-def _rounding(vectors: Tensor, codebook: Tensor) -> Tensor:
-    """What rounding can change in the difference of two scores, [N]."""
-    largest = codebook.norm(dim=1).amax()
+def _distance(vectors: Tensor, scores: Tensor) -> Tensor:
+    """|x - e| [N] of the code that has that score; infinite for padding."""
+    return (vectors.square().sum(1) + 2 * scores).clamp_min(0).sqrt()
+
+
+def _rounding(vectors: Tensor, codebook: Tensor, near: Tensor) -> Tensor:
+    """What rounding can change in the difference of the scores of codes that compete, [N].
+
+    A code at the distance d of x is no longer than |x| + d.
+    """
+    norm = vectors.norm(dim=1)
+    length = torch.minimum(codebook.norm(dim=1).amax(), norm + 2 * near)
     unit = 2.0**-24 if vectors.dtype != torch.float64 else 2.0**-53
-    return 16 * codebook.shape[1] ** 0.5 * unit * (vectors.norm(dim=1) * largest + largest.square() / 2)
+    return 16 * codebook.shape[1] ** 0.5 * unit * (norm * length + length.square() / 2)
 
 
 def _scores(vectors: Tensor, codebook: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vqtool.errors import UsageError
 from vqtool.nn.bottlenecks.base import Bottleneck, BottleneckOutput, full_precision, masked_mean
 from vqtool.nn.bottlenecks.ema import Codebook
-from vqtool.nn.bottlenecks.nearest import nearest, nearest_with_margin
+from vqtool.nn.bottlenecks.nearest import decide, nearest
 
 
 class ResidualVQ(Bottleneck):
@@ -152,18 +152,21 @@ class ResidualVQ(Bottleneck):
             assert isinstance(layer, Codebook)
             layer.update(vectors, indices, self.draws.generator())
 
-    def search(self, latents: Tensor, num_quantizers: int | None = None) -> tuple[Tensor, Tensor]:
-        """Codes [B, L, q] and the smallest margin [B, L] of their decisions."""
+    def search(
+        self, latents: Tensor, num_quantizers: int | None = None, tolerance: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Codes [B, L, q], and the tokens [B, L] of which any layer's decision could change."""
         x = full_precision(latents)
         residual = x.flatten(0, 1)
-        codes, margin = [], torch.full((len(residual),), torch.inf, dtype=x.dtype, device=x.device)
+        limit = None if tolerance is None else tolerance.flatten()
+        codes, unsure = [], torch.zeros(len(residual), dtype=torch.bool, device=x.device)
         for q in range(num_quantizers or self.num_quantizers):
             vectors = self._layer(q).vectors.to(x.dtype)
-            index, here = nearest_with_margin(residual, vectors)
+            index, here = decide(residual, vectors, limit)
             codes.append(index)
-            margin = torch.minimum(margin, here)
+            unsure |= here
             residual = residual - vectors[index]
-        return torch.stack(codes, -1).view(*x.shape[:2], -1), margin.view(x.shape[:2])
+        return torch.stack(codes, -1).view(*x.shape[:2], -1), unsure.view(x.shape[:2])
 
     def decode(self, codes: Tensor) -> Tensor:
         """The sum of the code vectors of the layers given, [B, L, C]."""
