@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import textwrap
 from collections.abc import Iterator
 from typing import IO
@@ -36,7 +37,9 @@ def show(report: CodebookReport | LatentReport, top: int, console: Console | Non
 
 def terminal(file: IO[str] | None = None) -> Console:
     """A console of 80 columns on stdout or `file` that takes text as it is; coloured only on a terminal."""
-    return Terminal(file=file, width=WIDTH, markup=False, highlight=False, emoji=False)
+    # rich would colour a pipe under FORCE_COLOR.
+    colour = None if (file or sys.stdout).isatty() else False
+    return Terminal(file=file, width=WIDTH, force_terminal=colour, markup=False, highlight=False, emoji=False)
 
 
 class Terminal(Console):
@@ -108,8 +111,9 @@ def _codebook(report: CodebookReport, top: int, draw: Drawing) -> Iterator[Rende
         yield ""
     if any(layer.nearest for layer in layers):
         yield _heading("nearest pair of codes", "and its distance in % of the codebook's spread")
-        pairs = [(layer, layer.nearest) for layer in layers if layer.nearest]
-        for layer, pair in pairs:
+        for layer in layers:
+            if (pair := layer.nearest) is None:
+                continue
             share = _percent(pair.distance / pair.spread) if pair.spread else "all codes are equal"
             apart = f"{pair.first} and {pair.second}, {_short(pair.distance)} apart ({share})"
             yield f"{_label(layer, layers):>{INDENT}} {apart}"
@@ -167,10 +171,10 @@ def _latents(report: LatentReport, top: int, draw: Drawing) -> Iterator[Renderab
 def _dimension_table(report: LatentReport, top: int, draw: Drawing) -> Table:
     table = _table("dimension", "variance", "KL nats")
     table.add_column()
-    scale = max(float(report.kl.max()), TINY)
-    for index in np.argsort(-report.kl, kind="stable")[:top]:
-        kl, variance = float(report.kl[index]), float(report.variance[index])
-        table.add_row(str(index), _short(variance), _short(kl), draw.bar(kl / scale, WIDTH - 36))
+    finite = np.nan_to_num(report.kl)
+    for index in np.argsort(-finite, kind="stable")[:top]:
+        bar = draw.bar(finite[index] / max(finite.max(), TINY), WIDTH - 36)
+        table.add_row(str(index), _short(report.variance[index]), _short(report.kl[index]), bar)
     return table
 
 
