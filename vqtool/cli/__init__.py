@@ -22,6 +22,7 @@ import vqtool
 from vqtool.cli.decode import decode
 from vqtool.cli.encode import encode
 from vqtool.cli.evaluate import evaluate
+from vqtool.cli.inspect_codebook import inspect_codebook
 from vqtool.cli.train import train
 from vqtool.errors import InterruptedRun, VqtoolError
 
@@ -32,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (train, encode, decode, evaluate):
+for command in (train, encode, decode, inspect_codebook, evaluate):
     app.command(command.__name__.replace("_", "-"))(command)
 
 _debug = False

@@ -33,7 +33,8 @@ def decode(
 
     check_output(output, force=force, inputs=(tokens,))
     with TokenSet(tokens) as clips:
-        from vqtool.nn.codec import decode_file, load
+        from vqtool.nn.codec import load
+        from vqtool.nn.files import decode_file
         from vqtool.signals import StopRequest
 
         set_threads(threads)

@@ -56,7 +56,8 @@ def encode(
         raise UsageError(f"--on-error is stop or skip, not {on_error!r}")
     check_output(output, force=force, inputs=tuple(motion))
     with MotionSet(motion, dataset=dataset, fps=fps) as clips:
-        from vqtool.nn.codec import encode_file, load
+        from vqtool.nn.codec import load
+        from vqtool.nn.files import encode_file
         from vqtool.signals import StopRequest
 
         set_threads(threads)
