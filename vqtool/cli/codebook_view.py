@@ -39,15 +39,7 @@ def terminal(file: IO[str] | None = None) -> Console:
     """A console of 80 columns on stdout or `file` that takes text as it is; coloured only on a terminal."""
     # rich would colour a pipe under FORCE_COLOR.
     colour = None if (file or sys.stdout).isatty() else False
-    return Terminal(file=file, width=WIDTH, force_terminal=colour, markup=False, highlight=False, emoji=False)
-
-
-class Terminal(Console):
-    """A console whose reader may leave early; the error is the caller's."""
-
-    def on_broken_pipe(self) -> None:
-        """Raise BrokenPipeError, where rich would end the program."""
-        raise
+    return Console(file=file, width=WIDTH, force_terminal=colour, markup=False, highlight=False, emoji=False)
 
 
 class Drawing:
