@@ -53,11 +53,6 @@ class TokenHeader:
     source: str
     codebook_sizes: tuple[int, ...] = ()
 
-    @property
-    def tokens_per_second(self) -> float:
-        """Token frames a second, each of them Q tokens wide."""
-        return self.fps / self.downsample
-
 
 def code_dtype(codebook_sizes: Sequence[int]) -> np.dtype:
     """uint16, or uint32 where a codebook has more than 65,536 codes."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vqtool.cli.options import Device, Force, Json, Layers, Meter, Output, Quiet, Run, Threads, set_threads
+from vqtool.cli.options import Device, Force, Json, Layers, Output, Quiet, Run, Threads, metered, set_threads
 
 
 def decode(
@@ -35,23 +35,11 @@ def decode(
     with TokenSet(tokens) as clips:
         from vqtool.nn.codec import load
         from vqtool.nn.files import decode_file
-        from vqtool.signals import StopRequest
 
         set_threads(threads)
         codec = load(run, device=device)
-        meter = Meter(int(clips.num_frames.sum()), "frame", quiet)
-        with StopRequest() as stop:
-
-            def progress(count: int) -> None:
-                stop.check()
-                meter.add(count)
-
-            try:
-                frames = decode_file(
-                    codec, clips, output, num_quantizers=num_quantizers, force=force, progress=progress
-                )
-            finally:
-                meter.close()
+        with metered(int(clips.num_frames.sum()), "frame", quiet) as meter:
+            frames = decode_file(codec, clips, output, num_quantizers=num_quantizers, force=force, progress=meter.add)
         count = len(clips)
     seconds = meter.seconds
     if as_json:

@@ -14,13 +14,13 @@ from vqtool.cli.options import (
     Fps,
     Json,
     Layers,
-    Meter,
     Motions,
     Numerics,
     Output,
     Quiet,
     Run,
     Threads,
+    metered,
     say,
     set_threads,
 )
@@ -58,7 +58,6 @@ def encode(
     with MotionSet(motion, dataset=dataset, fps=fps) as clips:
         from vqtool.nn.codec import load
         from vqtool.nn.files import encode_file
-        from vqtool.signals import StopRequest
 
         set_threads(threads)
         codec = load(run, device=device, numerics=numerics)
@@ -69,25 +68,16 @@ def encode(
             layers = num_quantizers or len(codec.info.codebook_sizes)
             typer.echo(f"clips   {len(clips):,}\nframes  {frames:,}\ntokens  {tokens:,} x {layers} layers")
             return
-        meter = Meter(frames, "frame", quiet)
-        with StopRequest() as stop:
-
-            def progress(count: int) -> None:
-                stop.check()
-                meter.add(count)
-
-            try:
-                done = encode_file(
-                    codec,
-                    clips,
-                    output,
-                    num_quantizers=num_quantizers,
-                    on_error=on_error,
-                    force=force,
-                    progress=progress,
-                )
-            finally:
-                meter.close()
+        with metered(frames, "frame", quiet) as meter:
+            done = encode_file(
+                codec,
+                clips,
+                output,
+                num_quantizers=num_quantizers,
+                on_error=on_error,
+                force=force,
+                progress=meter.add,
+            )
     for reason in done.skipped:
         say(f"skipped: {reason}")
     if as_json:

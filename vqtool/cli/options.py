@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from vqtool.signals import StopRequest
 
 Run = Annotated[Path, typer.Argument(help="A run folder of vqtool train, or its tokenizer.safetensors.")]
 Motions = Annotated[list[Path], typer.Argument(help="motion.h5, or any HDF5 file of [T, D] datasets.")]
@@ -39,6 +43,13 @@ def say(text: str) -> None:
     print(f"vqtool: {text}", file=sys.stderr, flush=True)
 
 
+def show_rows(rows: list[tuple[str, str]]) -> None:
+    """A result as lines of name and value on stdout, names bold on a terminal."""
+    width = max(len(name) for name, _ in rows) + 2
+    for name, value in rows:
+        typer.echo(typer.style(name.ljust(width), bold=True) + value)
+
+
 def set_threads(threads: int | None) -> None:
     """Limit torch's one thread pool."""
     if threads is not None:
@@ -50,8 +61,9 @@ def set_threads(threads: int | None) -> None:
 class Meter:
     """Progress towards `total`: a bar on a terminal, a plain line every ten seconds elsewhere, nothing if quiet."""
 
-    def __init__(self, total: int, unit: str, quiet: bool) -> None:
+    def __init__(self, total: int, unit: str, quiet: bool, stop: StopRequest | None = None) -> None:
         self.total, self.unit, self.quiet = total, unit, quiet
+        self._stop = stop
         self.done = 0
         self.begin = self._told = time.monotonic()
         self._bar: Any = None
@@ -61,7 +73,9 @@ class Meter:
             self._bar = tqdm(total=total, unit=unit, unit_scale=unit == "frame", dynamic_ncols=True)
 
     def add(self, count: int, note: str = "") -> None:
-        """That many more are done."""
+        """That many more are done; raises InterruptedRun where a stop was asked for."""
+        if self._stop is not None:
+            self._stop.check()
         self.done += count
         if self._bar is not None:
             if note:
@@ -90,3 +104,14 @@ class Meter:
         """Leave the bar as it is."""
         if self._bar is not None:
             self._bar.close()
+
+
+@contextlib.contextmanager
+def metered(total: int, unit: str, quiet: bool) -> Iterator[Meter]:
+    """Work that `meter.add` counts, and that SIGINT and SIGTERM end at the next count."""
+    with StopRequest() as stop:
+        meter = Meter(total, unit, quiet, stop)
+        try:
+            yield meter
+        finally:
+            meter.close()

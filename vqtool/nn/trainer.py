@@ -102,8 +102,8 @@ def _hash(name: str, seed: int) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def prepare_run(run: Path, config: Config, *, resume: bool, force: bool) -> None:
-    """Make the run folder with its config.toml, or check that the config is the one it was begun with."""
+def check_run(run: Path, config: Config, *, resume: bool, force: bool) -> None:
+    """Refuse a folder that must not be written to, and a resume with another config; nothing is changed."""
     if run.exists() and not run.is_dir():
         raise OutputError("exists and is no folder; choose another -o", file=run)
     if (run / "config.toml").exists() and resume:
@@ -116,14 +116,17 @@ def prepare_run(run: Path, config: Config, *, resume: bool, force: bool) -> None
             raise OutputError("is a folder that no vqtool train made; choose another -o", file=run)
         if not force:
             raise OutputError("exists already; go on with --resume, begin anew with --force", file=run)
+
+
+def begin_run(run: Path, config: Config, *, resume: bool) -> None:
+    """Make the run folder with its config.toml; without resume, forget what a run before left there."""
+    if not resume:
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
         for name in (NAME, "metrics.jsonl"):
             (run / name).unlink(missing_ok=True)
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot be created ({error.strerror})", file=run) from error
-    publish_bytes(run / "config.toml", to_toml(config).encode(), force=True)
+    run.mkdir(exist_ok=True)
+    if not (resume and (run / "config.toml").exists()):
+        publish_bytes(run / "config.toml", to_toml(config).encode(), force=True)
 
 
 def train(
@@ -143,9 +146,15 @@ def train(
     threads and torch), and begins anew where there is none. Raises ResumeError where config or data differ,
     DivergedError at the first loss that is not finite, InterruptedRun after saving when `stop` was asked.
     """
-    prepare_run(run, config, resume=resume, force=force)
-    with lock(run / "training"):
-        return _Training(config, motion, run, report, device, stop or StopRequest()).run_all()
+    try:
+        run.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot be created ({error.strerror})", file=run) from error
+    with lock(run):
+        check_run(run, config, resume=resume, force=force)
+        training = _Training(config, motion, run, report, device, stop or StopRequest())
+        begin_run(run, config, resume=resume)
+        return training.run_all()
 
 
 class _Training:
@@ -157,6 +166,7 @@ class _Training:
         self.config, self.motion, self.run, self.report, self.stop = config, motion, run, report, stop
         settings = config.train
         self.device = pick_device(device)
+        self.model = build_model(config, motion.dim)
         self.split = split_clips(motion, config.data.val_fraction, config.data.seed)
         stats = column_stats(motion, self.split.train)
         self.sampler = WindowSampler(motion, self.split.train, settings.window, settings.batch_size, settings.seed)
@@ -169,7 +179,6 @@ class _Training:
         if self.sampler.empty:
             self._warn(f"{self.sampler.empty} clips without frames were left out of training")
 
-        self.model = build_model(config, motion.dim)
         self.model.normalizer.fit(stats)
         self.model.to(self.device)
         self.smooth = copy.deepcopy(self.model).requires_grad_(False)  # moving average of the weights
@@ -179,7 +188,7 @@ class _Training:
             betas=(settings.betas[0], settings.betas[1]),
             weight_decay=settings.weight_decay,
         )
-        groups = {resolve_columns(k, motion.layout, motion.dim): v for k, v in config.loss.columns.items()}
+        groups = [(resolve_columns(k, motion.layout, motion.dim), v) for k, v in config.loss.columns.items()]
         self.weights = column_weights(groups, self.model.normalizer.constant.cpu()).to(self.device)
         self.step = 0
         digest = hashlib.sha256(json.dumps([motion.names, motion.lengths.tolist(), motion.fps, motion.layout]).encode())
