@@ -126,6 +126,35 @@ def test_files_come_back_with_names_order_and_true_lengths(
             assert (decoded.fps, decoded.layout) == (clips.fps, clips.layout)
 
 
+def decode_samples(codec: Codec, tokens: Path, out: Path, seed: int) -> bytes:
+    with TokenSet(tokens) as clips:
+        decode_file(codec, clips, out, sample_seed=seed, force=True)
+    return out.read_bytes()
+
+
+def test_samples_of_a_vae_depend_on_the_seed_alone(
+    trained: Trained, motion_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = vqtool.load(trained("vae"), device="cpu")
+    with MotionSet([motion_path]) as clips:
+        encode_file(codec, clips, tmp_path / "latents.h5")
+    first = decode_samples(codec, tmp_path / "latents.h5", tmp_path / "out.h5", seed=1)
+    assert decode_samples(codec, tmp_path / "latents.h5", tmp_path / "out.h5", seed=2) != first
+    with MotionSet([tmp_path / "out.h5"]) as clips:
+        other = clips.read(11)
+    monkeypatch.setattr(codec_module, "CHUNK_TOKENS", 30)
+    decode_samples(codec, tmp_path / "latents.h5", tmp_path / "out.h5", seed=2)
+    with MotionSet([tmp_path / "out.h5"]) as clips:
+        assert np.allclose(clips.read(11), other, atol=1e-4)
+
+
+def test_codes_cannot_be_sampled(trained: Trained, motion_path: Path, tmp_path: Path) -> None:
+    codec = vqtool.load(trained("vq"), device="cpu")
+    encode_to(codec, motion_path, tmp_path / "t.h5")
+    with TokenSet(tmp_path / "t.h5") as tokens, pytest.raises(UsageError, match="latents of a VAE"):
+        decode_file(codec, tokens, tmp_path / "out.h5", sample_seed=0)
+
+
 def test_decoding_a_file_in_chunks_gives_the_motion_of_the_whole_clip(
     trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:

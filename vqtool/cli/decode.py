@@ -16,6 +16,8 @@ def decode(
     tokens: Annotated[Path, typer.Argument(help="tokens.h5 or latents.h5 that this run encoded.")],
     output: Output,
     num_quantizers: Layers = None,
+    sample: Annotated[bool, typer.Option("--sample", help="Of a VAE: draw from the posterior, not its mean.")] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of --sample.")] = 0,
     force: Force = False,
     device: Device = "auto",
     threads: Threads = None,
@@ -39,7 +41,15 @@ def decode(
         set_threads(threads)
         codec = load(run, device=device)
         with metered(int(clips.num_frames.sum()), "frame", quiet) as meter:
-            frames = decode_file(codec, clips, output, num_quantizers=num_quantizers, force=force, progress=meter.add)
+            frames = decode_file(
+                codec,
+                clips,
+                output,
+                num_quantizers=num_quantizers,
+                sample_seed=seed if sample else None,
+                force=force,
+                progress=meter.add,
+            )
         count = len(clips)
     seconds = meter.seconds
     if as_json:

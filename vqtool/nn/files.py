@@ -105,12 +105,13 @@ def decode_file(
     out: Path,
     *,
     num_quantizers: int | None = None,
+    sample_seed: int | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> int:
     """Decode a tokens.h5 or latents.h5 to a motion.h5, every clip at its true length; returns the frames written.
 
-    Raises MismatchError for tokens of another tokenizer, DataError where the file is damaged.
+    Of latents the mean is decoded, or with a `sample_seed` a draw from the posterior. Raises MismatchError for tokens of another tokenizer, DataError where the file is damaged.
     """
     if tokens.header.tokenizer_id != codec.info.tokenizer_id:
         mine, theirs = codec.info.tokenizer_id[:12], tokens.header.tokenizer_id[:12]
@@ -119,14 +120,19 @@ def decode_file(
     if num_quantizers is not None and (tokens.is_latents or not 1 <= num_quantizers <= tokens.width):
         have = 0 if tokens.is_latents else tokens.width
         raise UsageError(f"--num-quantizers {num_quantizers}: the file has {have} layers", file=tokens.path)
+    if sample_seed is not None and not tokens.is_latents:
+        raise UsageError("--sample is for the latents of a VAE; these are codes", file=tokens.path)
     tokens.verify()
     column = "mean" if tokens.is_latents else "codes"
     if not tokens.is_latents:
         tokens.check_codes()
 
     def read(clip: int, start: int, stop: int) -> np.ndarray:
-        first = int(tokens.offsets[clip])
-        return tokens.rows(column, first + start, first + stop)[:, :num_quantizers]
+        first, last = int(tokens.offsets[clip]) + start, int(tokens.offsets[clip]) + stop
+        rows = tokens.rows(column, first, last)[:, :num_quantizers]
+        if sample_seed is None:
+            return rows
+        return rows + np.exp(tokens.rows("logvar", first, last) / 2) * _noise(sample_seed, first, last, tokens.width)
 
     total = int(tokens.num_frames.sum())
     with create_motion(
@@ -153,3 +159,12 @@ def decode_file(
         for name in tokens.names[done:]:
             writer.end_clip(name)
     return total
+
+
+def _noise(seed: int, first: int, last: int, width: int) -> np.ndarray:
+    """Standard normal rows [last - first, width]; row i depends on (seed, i) alone, whatever is asked for with it."""
+    size = 256  # rows of a block, each block with a generator of its own
+    blocks = range(first // size, -(-last // size))
+    rows = [np.random.Generator(np.random.Philox(key=[seed, block])).standard_normal((size, width)) for block in blocks]
+    noise = np.concatenate(rows or [np.zeros((0, width))])
+    return noise[first - first // size * size :][: last - first].astype(np.float32)

@@ -242,9 +242,11 @@ class _Training:
     def _train_step(self) -> tuple[float, dict[str, float]]:
         """One batch, forwards and backwards; the loss and its terms."""
         settings, weights = self.config.train, self.config.loss
-        motion, mask = (part.to(self.device) for part in self.sampler.batch(self.step))
+        motion, mask = self.sampler.batch(self.step)
+        visible = None if bool(mask.all()) else mask.to(self.device)  # spares the network a multiplication a layer
+        motion, mask = motion.to(self.device), mask.to(self.device)
         self.model.train()
-        output, bottleneck = self.model(motion, mask, quantize=self.model.bottleneck.initialized)
+        output, bottleneck = self.model(motion, visible, quantize=self.model.bottleneck.initialized)
         target = self.model.normalizer(motion)
         terms = {
             "reconstruction": reconstruction(weights.reconstruction, output, target, mask, self.weights),
