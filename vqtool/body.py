@@ -1,0 +1,182 @@
+"""Which joints are left and right, hips, shoulders and feet: found by name, or set; and mirroring by them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from vqtool.errors import DataError, UsageError
+from vqtool.rotations import fit_orthogonal
+from vqtool.skeleton import Skeleton, SkeletonMotion
+
+# Names without their side, the surest word first: a "shoulder" is an upper arm in some skeletons, a collar
+# bone in others, and "foot" is the ankle or, where there is an ankle too, the toes.
+_HIP = ("upleg", "upperleg", "thigh", "femur", "hip", "leg")
+_SHOULDER = ("uparm", "upperarm", "humerus", "(?<!fore)(?<!lower)(?<!low)arm", "shoulder", "collar|clav")
+_ANKLE = ("ankle", "foot")
+_TOE = ("toe", "ball", "foot")
+_MIRROR = np.diag([-1.0, 1.0, 1.0])  # x changes sign
+
+
+@dataclass(frozen=True)
+class Body:
+    """Joint numbers. `facing` holds (left, right) pairs: hips, shoulders; empty: the body never turns.
+
+    `feet`: left ankle, left toe, right ankle, right toe (a toe may be its ankle again); empty: no contacts.
+    """
+
+    facing: tuple[tuple[int, int], ...]
+    feet: tuple[int, ...]
+
+
+def find_body(
+    skeleton: Skeleton, *, facing: Sequence[str] | None = None, feet: Sequence[str] | None = None
+) -> Body:
+    """The joints that features need, by name unless `facing` or `feet` name them.
+
+    `facing`: left and right hip, left and right shoulder (or one pair only); `feet`: left ankle, left toe,
+    right ankle, right toe. An empty list means that the body has none. Raises UsageError for a name that the
+    skeleton does not have, DataError where nothing is named and nothing found.
+    """
+    if facing is None:
+        hips, shoulders = _find(skeleton, _HIP), _find(skeleton, _SHOULDER)
+        pairs = tuple(pair for pair in (hips, shoulders) if pair is not None)
+        if not pairs:
+            option = "--facing LEFT_HIP,RIGHT_HIP,LEFT_SHOULDER,RIGHT_SHOULDER"
+            raise _not_found(skeleton, "hips or shoulders", option)
+    else:
+        if len(facing) % 2:
+            raise UsageError(
+                f"--facing takes pairs, a left and a right joint; {len(facing)} names were given"
+            )
+        joints = [skeleton.index(name) for name in facing]
+        pairs = tuple(zip(joints[::2], joints[1::2], strict=True))
+    if feet is None:
+        ankles, toes = _find(skeleton, _ANKLE), _find(skeleton, _TOE)
+        ankles, toes = ankles or toes, toes or ankles
+        if ankles is None or toes is None:
+            raise _not_found(skeleton, "feet", "--feet LEFT_ANKLE,LEFT_TOE,RIGHT_ANKLE,RIGHT_TOE")
+        return Body(pairs, (ankles[0], toes[0], ankles[1], toes[1]))
+    if len(feet) not in (0, 4):
+        order = "left ankle, left toe, right ankle, right toe"
+        raise UsageError(f"--feet takes 4 joints ({order}); {len(feet)} were given")
+    return Body(pairs, tuple(skeleton.index(name) for name in feet))
+
+
+def _not_found(skeleton: Skeleton, what: str, option: str) -> DataError:
+    shown = ", ".join(skeleton.names[:30]) + (", ..." if len(skeleton.names) > 30 else "")
+    return DataError(f"no {what} found among the joints ({shown}); add {option}, or say none")
+
+
+def _find(skeleton: Skeleton, words: Sequence[str]) -> tuple[int, int] | None:
+    """The topmost left-right pair whose name holds the first of these words that any holds.
+
+    Pairs at the same place (hip joints that an exporter put into the root) do not count.
+    """
+    rest = skeleton.rest_positions()
+    for word in words:
+        for left, right, base in _named_pairs(skeleton.names):
+            if re.search(word, base) and np.linalg.norm(rest[left] - rest[right]) > 1e-3 * np.ptp(rest):
+                return left, right
+    return None
+
+
+def left_right_pairs(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
+    """Pairs of joints whose names differ in their side only: LeftFoot, RightFoot; foot.L, foot.R; lfoot, rfoot."""
+    return tuple((left, right) for left, right, _ in _named_pairs(names))
+
+
+@lru_cache(maxsize=64)
+def _named_pairs(names: tuple[str, ...]) -> tuple[tuple[int, int, str], ...]:
+    """Left, right, and their name without its side in lower case, in joint order."""
+    number = {name: joint for joint, name in enumerate(names)}
+    pairs = []
+    for name in names:
+        for start, stop, word in _left_marks(name):
+            other = number.get(name[:start] + word + name[stop:])
+            if other is not None:
+                base = re.sub("[^a-z]", "", (name[:start] + name[stop:]).lower())
+                pairs.append((number[name], other, base))
+                break
+    return tuple(pairs)
+
+
+def _left_marks(name: str) -> list[tuple[int, int, str]]:
+    """Where a name may say "left" (the word, or an L at an end or alone), and "right" as said there."""
+    marks = []
+    for found in re.finditer("left", name, re.IGNORECASE):
+        text = found.group()
+        right = "RIGHT" if text.isupper() else "Right" if text[0].isupper() else "right"
+        marks.append((found.start(), found.end(), right))
+    for found in re.finditer(r"^[lL]|[lL]$|(?<![a-zA-Z])[lL](?![a-zA-Z])", name):
+        marks.append((found.start(), found.end(), "R" if found.group() == "L" else "r"))
+    return marks
+
+
+def stands_along(motion: SkeletonMotion) -> str:
+    """The axis ("x", "y", "z") from feet to shoulders, mean over the clip; "" where that is not clear."""
+    feet = _find(motion.skeleton, _ANKLE) or _find(motion.skeleton, _TOE)
+    top = _find(motion.skeleton, _SHOULDER) or _find(motion.skeleton, _HIP)
+    if feet is None or top is None or not len(motion):
+        return ""
+    step = -(-len(motion) // 8)
+    some = replace(motion, translations=motion.translations[::step], rotations=motion.rotations[::step])
+    positions, _ = some.forward()
+    spine = (positions[:, top].mean(axis=1) - positions[:, feet].mean(axis=1)).mean(axis=0)
+    axis = int(np.argmax(spine))
+    return "xyz"[axis] if spine[axis] > 0.8 * np.linalg.norm(spine) else ""
+
+
+def mirror(motion: SkeletonMotion, pairs: Sequence[tuple[int, int]] | None = None) -> SkeletonMotion:
+    """The clip with left and right exchanged, on the same skeleton: x changes its sign.
+
+    `pairs` of left and right joints are found by name unless given. Positions are the exact mirror image
+    where the skeleton is symmetric; else each bone keeps its own length. Raises DataError without any pair.
+    """
+    skeleton = motion.skeleton
+    pairs = left_right_pairs(skeleton.names) if pairs is None else pairs
+    if not pairs:
+        raise DataError(f"no left-right pairs among the joints ({', '.join(skeleton.names[:30])}); name them")
+    other = np.arange(len(skeleton.names))
+    for left, right in pairs:
+        other[left], other[right] = right, left
+    flips = _frame_flips(motion, other)
+    root_path = motion.translations[:, 0] @ _MIRROR
+    before = flips[list(skeleton.parents)]  # the flip of each joint's parent; the root's is the world's
+    before[0] = _MIRROR
+    rotations = before.swapaxes(1, 2) @ motion.rotations[:, other] @ flips
+    moved = motion.translations - skeleton.offsets
+    translations = skeleton.offsets + (before.swapaxes(1, 2) @ moved[:, other, :, None])[..., 0]
+    translations[:, 0] = root_path
+    return replace(motion, translations=translations, rotations=rotations)
+
+
+def _frame_flips(motion: SkeletonMotion, other: np.ndarray) -> np.ndarray:
+    """What mirroring does to each joint's own frame: [J, 3, 3] with determinant -1.
+
+    With G the world rotation of a joint and S the mirror, its new one is G' = S G[other] F. F must take its
+    children's offsets to those of the other side: that makes the positions right. What the offsets leave open
+    (how a bone with one child is turned about itself) follows the exporter's habit: of the sign changes of
+    axes, the one under which the body over the clip looks most like itself.
+    """
+    skeleton = motion.skeleton
+    positions, turned = motion.forward()
+    across = np.sum(positions - positions[:, other], axis=1, where=(other > np.arange(len(other)))[:, None])
+    length = np.linalg.norm(across, axis=1)
+    across = across[length > 0] / length[length > 0, None]
+    turned = turned[length > 0]
+    sagittal = np.eye(3) - 2 * across[:, :, None] * across[:, None, :]
+    likeness = np.sum(turned[:, other].swapaxes(2, 3) @ sagittal[:, None] @ turned, axis=0)
+    habits = np.array([[-1.0, 1, 1], [1, -1, 1], [1, 1, -1], [-1, -1, -1]])
+    flips = np.empty((len(skeleton.names), 3, 3))
+    for joint in range(len(flips)):
+        children = [child for child, parent in enumerate(skeleton.parents) if parent == joint]
+        mine, theirs = skeleton.offsets[children], skeleton.offsets[other[children]]
+        alike = np.diagonal(likeness[joint] + likeness[other[joint]])  # both sides choose the same
+        best = np.argmax(habits @ alike)
+        flips[joint] = fit_orthogonal(theirs.T @ mine, np.diag(habits[best]))
+    return flips
