@@ -86,7 +86,10 @@ def _find(skeleton: Skeleton, words: Sequence[str]) -> tuple[int, int] | None:
 
 
 def left_right_pairs(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
-    """Pairs of joints whose names differ in their side only: LeftFoot, RightFoot; foot.L, foot.R; lfoot, rfoot."""
+    """Joints whose names differ in their side only: LeftFoot and RightFoot, foot.L and foot.R, lfoot, rfoot.
+
+    As pairs of joint numbers, left and right, in joint order.
+    """
     return tuple((left, right) for left, right, _ in _named_pairs(names))
 
 
@@ -160,23 +163,32 @@ def _frame_flips(motion: SkeletonMotion, other: np.ndarray) -> np.ndarray:
 
     With G the world rotation of a joint and S the mirror, its new one is G' = S G[other] F. F must take its
     children's offsets to those of the other side: that makes the positions right. What the offsets leave open
-    (how a bone with one child is turned about itself) follows the exporter's habit: of the sign changes of
-    axes, the one under which the body over the clip looks most like itself.
+    (how a bone with one child is turned about itself) follows the exporter's habit.
     """
     skeleton = motion.skeleton
-    positions, turned = motion.forward()
-    across = np.sum(positions - positions[:, other], axis=1, where=(other > np.arange(len(other)))[:, None])
-    length = np.linalg.norm(across, axis=1)
-    across = across[length > 0] / length[length > 0, None]
-    turned = turned[length > 0]
-    sagittal = np.eye(3) - 2 * across[:, :, None] * across[:, None, :]
-    likeness = np.sum(turned[:, other].swapaxes(2, 3) @ sagittal[:, None] @ turned, axis=0)
-    habits = np.array([[-1.0, 1, 1], [1, -1, 1], [1, 1, -1], [-1, -1, -1]])
-    flips = np.empty((len(skeleton.names), 3, 3))
-    for joint in range(len(flips)):
+    flips = np.empty((len(other), 3, 3))
+    for joint, habit in enumerate(_habits(motion, other)):
         children = [child for child, parent in enumerate(skeleton.parents) if parent == joint]
         mine, theirs = skeleton.offsets[children], skeleton.offsets[other[children]]
-        alike = np.diagonal(likeness[joint] + likeness[other[joint]])  # both sides choose the same
-        best = np.argmax(habits @ alike)
-        flips[joint] = fit_orthogonal(theirs.T @ mine, np.diag(habits[best]))
+        flips[joint] = fit_orthogonal(theirs.T @ mine, np.diag(habit))
     return flips
+
+
+def _habits(motion: SkeletonMotion, other: np.ndarray) -> np.ndarray:
+    """Which axes of each joint's frame an exporter turns about on the other side: [J, 3] of +1 and -1.
+
+    Most lay out all joints along the world's axes: then the skeleton at rest is symmetric, and the one axis
+    that points sideways changes its sign. Others turn all three axes of the right side about; a joint in the
+    middle then has the sideways axis that the clip shows.
+    """
+    skeleton = motion.skeleton
+    sideways = 1.0 - 2.0 * np.eye(3)  # a row for each axis
+    uneven = [np.abs(skeleton.offsets * signs - skeleton.offsets[other]).max() for signs in sideways]
+    if min(uneven) < 0.05 * skeleton.size():
+        return np.repeat(sideways[[np.argmin(uneven)]], len(other), axis=0)
+    positions, turned = motion.forward()
+    left = other > np.arange(len(other))
+    across = np.sum(positions[:, left] - positions[:, other[left]], axis=1)  # [T, 3], not of length 1
+    along = np.einsum("ta,tjab->tjb", across, turned)  # how far each joint's axes point that way
+    middle = sideways[np.argmax(np.sum(along**2, axis=0), axis=1)]
+    return np.where((other == np.arange(len(other)))[:, None], middle, -1.0)

@@ -26,7 +26,8 @@ from vqtool.skeleton import BvhTemplate, Skeleton, SkeletonMotion
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "inch": 0.0254, "CMU unit (1/0.45 inch)": 0.0254 / 0.45}
 MAX_FILE_BYTES = 1 << 30
 MAX_JOINTS = 4096
-MAX_JOINT_FRAMES = 20_000_000  # joints times frames: about 2 GB in memory
+MAX_HIERARCHY_BYTES = 8 << 20
+MAX_JOINT_FRAMES = 10_000_000  # joints times frames: about 1 GB in memory
 _Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # (x, y, z) to (x, z, -y)
 
 
@@ -95,6 +96,8 @@ def _parse(data: bytes, metres_per_unit: float | None, up: str) -> SkeletonMotio
     found = re.search(rb"^[ \t]*MOTION\b[^\n]*(\n|$)", data, re.MULTILINE)
     if found is None:
         raise DataError("has no MOTION line; it is not a BVH file or was cut short")
+    if found.start() > MAX_HIERARCHY_BYTES:
+        raise DataError(f"its HIERARCHY is larger than {MAX_HIERARCHY_BYTES >> 20} MiB; it is not a BVH file")
     hierarchy = _decode(data[: found.start()])
     joints = _parse_hierarchy(hierarchy)
     fps, declared, start = _motion_header(data, found.end())
@@ -122,9 +125,8 @@ def _parse(data: bytes, metres_per_unit: float | None, up: str) -> SkeletonMotio
         names = ", ".join(joints[joint].name for joint in moving[:4])
         spread = np.ptp(translations[:, moving], axis=0).max()
         share = 100 * spread / np.linalg.norm(offsets, axis=1).max(initial=1e-9)
-        warnings.append(
-            f"moves {len(moving)} joints within their parents ({names}; up to {share:.2g} % of the longest bone)"
-        )
+        how_far = f"up to {share:.2g} % of the longest bone"
+        warnings.append(f"{len(moving)} joints move within their parents ({names}; {how_far})")
 
     skeleton = Skeleton(
         tuple(joint.name for joint in joints),
@@ -205,7 +207,7 @@ def _parse_hierarchy(text: str) -> list[_Joint]:
                 offsets[joint] = offset
         elif keyword == "channels" and joint >= 0 and joint not in channels:
             count = take("the number of channels")
-            if count not in "01234567":
+            if count not in tuple("01234567"):
                 raise DataError(f"line {line}: {count[:40]!r} channels; 0 to 7 were expected")
             channels[joint] = tuple(take("a channel").lower() for _ in range(int(count)))
             if fault := _channel_fault(channels[joint]):
@@ -278,8 +280,7 @@ def _motion_header(data: bytes, start: int) -> tuple[float, int, int]:
 
 def _setting(data: bytes, start: int, key: str) -> tuple[str, int, int]:
     """The value of the next line, which must be "KEY: VALUE"; its line number, and where the line ends."""
-    while data[start : start + 1].isspace():
-        start += 1
+    start += len(data[start : start + 4096]) - len(data[start : start + 4096].lstrip())
     stop = data.find(b"\n", start) % (len(data) + 1)
     found, _, value = data[start:stop].decode("latin-1").partition(":")
     line = data.count(b"\n", 0, start) + 1
