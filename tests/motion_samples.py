@@ -1,6 +1,8 @@
 """Small BVH texts, skeletons and random motion for tests, and where real motion lies."""
 
 import os
+import tarfile
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +36,22 @@ Frame Time: 0.04
 
 # A body of 15 joints, 1.5 m tall, facing +Z; left is +X.
 BODY = Skeleton(
-    names=tuple(
-        "Hips LeftUpLeg LeftLeg LeftFoot LeftToe RightUpLeg RightLeg RightFoot RightToe "
-        "Spine Head LeftArm LeftHand RightArm RightHand".split()
+    names=(
+        "Hips",
+        "LeftUpLeg",
+        "LeftLeg",
+        "LeftFoot",
+        "LeftToe",
+        "RightUpLeg",
+        "RightLeg",
+        "RightFoot",
+        "RightToe",
+        "Spine",
+        "Head",
+        "LeftArm",
+        "LeftHand",
+        "RightArm",
+        "RightHand",
     ),
     parents=(-1, 0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 9, 11, 9, 13),
     offsets=np.array(
@@ -79,10 +94,21 @@ def wild(frames: int, seed: int, skeleton: Skeleton = BODY, fps: float = 30.0) -
 def real_data(name: str) -> Path:
     """A file or folder of the real motion; skips the test where it is missing.
 
-    VQTOOL_TEST_DATA may name the folder. Archives are read where they have been unpacked beside them.
+    VQTOOL_TEST_DATA may name the folder.
     """
     folder = os.environ.get("VQTOOL_TEST_DATA") or Path(__file__).parents[1].parent / "shared" / "data"
     path = Path(folder) / name
     if not path.exists():
         pytest.skip(f"needs real motion in {path}")
     return path
+
+
+def real_clips(archive: str, folder: Path, count: int = 3) -> list[Path]:
+    """The first BVH files of an archive, unpacked into a folder."""
+    with tarfile.open(real_data(archive)) as tar:
+        members = islice((member for member in tar if member.name.endswith(".bvh")), count)
+        for number, member in enumerate(members):
+            data = tar.extractfile(member)
+            assert data is not None
+            (folder / f"{number}.bvh").write_bytes(data.read())
+    return sorted(folder.glob("*.bvh"))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from vqtool.rotations import (
     about_y,
     euler_to_matrix,
@@ -104,9 +105,7 @@ def test_a_quarter_turn_about_y_takes_z_to_x():
 def test_a_fit_finds_the_rotation_between_points(angles):
     points = np.random.default_rng(0).normal(size=(5, 3))
     turned = points @ euler_to_matrix(angles, "xyz").T
-    np.testing.assert_allclose(
-        fit_orthogonal(turned.T @ points, np.eye(3)), euler_to_matrix(angles, "xyz"), atol=1e-7
-    )
+    np.testing.assert_allclose(fit_orthogonal(turned.T @ points, np.eye(3)), euler_to_matrix(angles, "xyz"), atol=1e-7)
 
 
 def test_a_fit_to_one_direction_stays_as_near_to_the_preferred_as_it_can():

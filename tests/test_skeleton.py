@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from motion_samples import BODY, still, wild
+
 from vqtool.body import Body, find_body, left_right_pairs, mirror
 from vqtool.errors import DataError, UsageError
 from vqtool.rotations import euler_to_matrix
@@ -139,12 +140,12 @@ def test_hip_joints_put_into_the_root_are_passed_over():
 
 
 def test_a_body_without_hips_says_which_option_names_them():
-    with pytest.raises(DataError, match="no hips or shoulders found among the joints .*--facing"):
+    with pytest.raises(DataError, match=r"no hips or shoulders found among the joints .*--facing"):
         find_body(named("base", "tip"))
 
 
 def test_a_body_without_feet_says_which_option_names_them():
-    with pytest.raises(DataError, match="no feet found among the joints .*--feet"):
+    with pytest.raises(DataError, match=r"no feet found among the joints .*--feet"):
         find_body(named("Hips", "LeftHip", "RightHip"))
 
 

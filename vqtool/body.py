@@ -33,9 +33,7 @@ class Body:
     feet: tuple[int, ...]
 
 
-def find_body(
-    skeleton: Skeleton, *, facing: Sequence[str] | None = None, feet: Sequence[str] | None = None
-) -> Body:
+def find_body(skeleton: Skeleton, *, facing: Sequence[str] | None = None, feet: Sequence[str] | None = None) -> Body:
     """The joints that features need, by name unless `facing` or `feet` name them.
 
     `facing`: left and right hip, left and right shoulder (or one pair only); `feet`: left ankle, left toe,
@@ -50,9 +48,7 @@ def find_body(
             raise _not_found(skeleton, "hips or shoulders", option)
     else:
         if len(facing) % 2:
-            raise UsageError(
-                f"--facing takes pairs, a left and a right joint; {len(facing)} names were given"
-            )
+            raise UsageError(f"--facing takes pairs, a left and a right joint; {len(facing)} names were given")
         joints = [skeleton.index(name) for name in facing]
         pairs = tuple(zip(joints[::2], joints[1::2], strict=True))
     if feet is None:

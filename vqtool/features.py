@@ -67,9 +67,9 @@ def joint_features(motion: SkeletonMotion, body: Body) -> np.ndarray:
     features[:, 0] = -turns / 2
     features[:, 1:3] = _turned(to_facing[ahead], steps[:, :1])[:, 0, ::2]
     features[:, 3] = positions[:, 0, 1]
-    features[:, groups["positions"]] = _turned(to_facing, positions - ground)[:, 1:].reshape(frames, -1)
-    features[:, groups["rotations"]] = matrix_to_6d(motion.rotations[:, 1:]).reshape(frames, -1)
-    features[:, groups["velocities"]] = _turned(to_facing, steps).reshape(frames, -1)
+    features[:, groups["positions"]] = _turned(to_facing, positions - ground)[:, 1:].reshape(frames, 3 * joints - 3)
+    features[:, groups["rotations"]] = matrix_to_6d(motion.rotations[:, 1:]).reshape(frames, 6 * joints - 6)
+    features[:, groups["velocities"]] = _turned(to_facing, steps).reshape(frames, 3 * joints)
     features[:, groups["contacts"]] = _contacts(motion, positions, steps, body)
     if frames > 1:
         for of_next in (slice(0, 3), groups["velocities"], groups["contacts"]):
@@ -85,9 +85,7 @@ def recover_positions(features: np.ndarray, start: Start = (0.0, 0.0, 0.0)) -> n
     return _placed(features, start)[0]
 
 
-def recover(
-    features: np.ndarray, skeleton: Skeleton, fps: float, start: Start = (0.0, 0.0, 0.0)
-) -> SkeletonMotion:
+def recover(features: np.ndarray, skeleton: Skeleton, fps: float, start: Start = (0.0, 0.0, 0.0)) -> SkeletonMotion:
     """The motion of a skeleton, its bones as long as at rest, from features of layout "joints".
 
     Raises MismatchError where the features are of another number of joints.
@@ -143,9 +141,7 @@ def _placed(features: np.ndarray, start: Start) -> tuple[np.ndarray, np.ndarray]
     way = np.zeros((frames, 1, 3))
     way[1:, 0, 0], way[1:, 0, 2] = features[:-1, 1], features[:-1, 2]
     ground = np.array([x, 0.0, z]) + np.cumsum(_turned(to_world, way), axis=0)
-    others = features[:, column_groups("joints", features.shape[1])["positions"]].reshape(
-        frames, joints - 1, 3
-    )
+    others = features[:, column_groups("joints", features.shape[1])["positions"]].reshape(frames, joints - 1, 3)
     root = np.zeros((frames, 1, 3))
     root[:, 0, 1] = features[:, 3]
     return ground + _turned(to_world, np.concatenate([root, others], axis=1)), facing

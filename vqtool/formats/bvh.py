@@ -185,14 +185,15 @@ def _parse_hierarchy(text: str) -> list[_Joint]:
         joint = inside[-1] if inside else -1
         if keyword in ("root", "joint", "end"):
             name = take("a joint's name")
+            named = line
             take("{")
             if joint < 0 and (names or keyword != "root"):
-                raise DataError(f"line {line}: {word} {name!r} is out of place; one ROOT holds all joints")
+                raise DataError(f"line {named}: {word} {name!r} is out of place; one ROOT holds all joints")
             if keyword != "end":
                 if name in seen:
-                    raise DataError(f"line {line}: joint name {name!r} appears twice; rename one")
+                    raise DataError(f"line {named}: joint name {name!r} appears twice; rename one")
                 if len(names) == MAX_JOINTS:
-                    raise DataError(f"line {line}: has more than {MAX_JOINTS} joints")
+                    raise DataError(f"line {named}: has more than {MAX_JOINTS} joints")
                 seen.add(name)
                 names.append(name)
                 parents.append(joint)
@@ -223,10 +224,7 @@ def _parse_hierarchy(text: str) -> list[_Joint]:
         raise DataError(f"joint {bare!r} has no OFFSET")
     if not columns:
         raise DataError("has no channels; nothing moves in it")
-    return [
-        _Joint(name, parents[n], offsets[n], channels.get(n, ()), starts.get(n, 0))
-        for n, name in enumerate(names)
-    ]
+    return [_Joint(name, parents[n], offsets[n], channels.get(n, ()), starts.get(n, 0)) for n, name in enumerate(names)]
 
 
 def _words(text: str) -> Iterator[tuple[int, str]]:
@@ -339,11 +337,7 @@ def _root(joints: list[_Joint], values: np.ndarray) -> int:
         joint = joints[root]
         own = values[:, joint.column : joint.column + len(joint.channels)]
         children = [n for n, other in enumerate(joints) if other.parent == root]
-        if (
-            len(children) != 1
-            or -1 in joints[children[0]].columns("position", "xyz")
-            or (own != own[:1]).any()
-        ):
+        if len(children) != 1 or -1 in joints[children[0]].columns("position", "xyz") or (own != own[:1]).any():
             return root
         root = children[0]
 
@@ -410,7 +404,7 @@ def _drop_first_frame(motion: SkeletonMotion, when: str) -> SkeletonMotion:
 
     A T-pose is known by the jump out of it: some joint turns by more than 30 degrees, and all together turn
     four times as far as from any to the next of the ten frames that follow. More than one frame goes
-    where several begin the clip in which half of the joints are not turned at all.
+    where several begin the clip in which most of the joints are not turned at all.
     """
     if when == "no" or not len(motion):
         return motion
@@ -434,8 +428,8 @@ def _drop_first_frame(motion: SkeletonMotion, when: str) -> SkeletonMotion:
 
 
 def _at_rest(rotations: np.ndarray) -> bool:
-    """Whether half of the joints, [J, 3, 3], are not turned at all."""
-    return bool((np.abs(rotations - np.eye(3)) < 1e-6).all(axis=(1, 2)).mean() >= 0.5)
+    """Whether most of the joints, [J, 3, 3], are not turned at all."""
+    return bool((np.abs(rotations - np.eye(3)) < 1e-6).all(axis=(1, 2)).mean() > 0.5)
 
 
 def write_bvh(file: BinaryIO, motion: SkeletonMotion) -> None:
@@ -448,9 +442,9 @@ def write_bvh(file: BinaryIO, motion: SkeletonMotion) -> None:
     template = skeleton.bvh or _plain_template(skeleton)
     joints = _parse_hierarchy(template.hierarchy)
     number = {name: n for n, name in enumerate(skeleton.names)}
-    if [joint.name for joint in joints if joint.name in number][:1] != [
-        skeleton.names[0]
-    ] or number.keys() - {joint.name for joint in joints}:
+    if [joint.name for joint in joints if joint.name in number][:1] != [skeleton.names[0]] or number.keys() - {
+        joint.name for joint in joints
+    }:
         raise DataError("the skeleton's joints are not those of its BVH hierarchy")
     translations = motion.translations / template.metres_per_unit
     rotations = motion.rotations
@@ -474,9 +468,7 @@ def write_bvh(file: BinaryIO, motion: SkeletonMotion) -> None:
             for axis, column in enumerate(columns):
                 if column >= 0:
                     values[:, column] = numbers[:, axis]
-    head = (
-        f"{template.hierarchy.rstrip()}\nMOTION\nFrames: {len(values)}\nFrame Time: {1 / motion.fps:.12g}\n"
-    )
+    head = f"{template.hierarchy.rstrip()}\nMOTION\nFrames: {len(values)}\nFrame Time: {1 / motion.fps:.12g}\n"
     file.write(head.encode())
     row = " ".join(["%.6f"] * values.shape[1]) + "\n"
     for frame in values:
