@@ -311,15 +311,16 @@ BAD = {
     "open braces": (TWO_JOINTS.replace("}\nMOTION", "MOTION"), "1 joints open"),
     "no motion": (TWO_JOINTS.partition("MOTION")[0], "no MOTION"),
     "no frame time": (TWO_JOINTS.replace("Frame Time: 0.04\n", ""), "line 18: 'Frame Time: ...' was expected"),
-    "nan": (TWO_JOINTS.replace("0 90 0 90", "0 90 nan 90"), "line 20: 'nan' is not a number"),
-    "infinite": (TWO_JOINTS.replace("0 90 0 90", "0 90 1e999 90"), "line 20: '1e999' is not a number"),
-    "a word": (TWO_JOINTS.replace("0 90 0 90", "0 90 x 90"), "line 20: 'x' is not a number"),
-    "an underscore": (TWO_JOINTS.replace("0 90 0 90", "0 9_0 0 90"), "line 20: '9_0' is not a number"),
+    "nan": (TWO_JOINTS.replace("0 90 0 90", "0 90 nan 90"), "line 20: 'nan' is not a number to use"),
+    "infinite": (TWO_JOINTS.replace("0 90 0 90", "0 90 1e999 90"), "line 20: '1e999' is not a number to use"),
+    "a huge number": (TWO_JOINTS.replace("0 90 0 90", "0 1e300 0 90"), "line 20: '1e300' is not a number to use"),
+    "a word": (TWO_JOINTS.replace("0 90 0 90", "0 90 x 90"), "line 20: 'x' is not a number to use"),
+    "an underscore": (TWO_JOINTS.replace("0 90 0 90", "0 9_0 0 90"), "line 20: '9_0' is not a number to use"),
     "a hash": (TWO_JOINTS.replace("0 90 0 90", "0 90 0 # 90"), "line 20: "),
     "cut in a row": (TWO_JOINTS[:-5], "line 20: has 7 numbers, but the channels need 9; was the file cut short?"),
     "a number too many": (TWO_JOINTS.replace("0 90 0 0", "0 90 0 0 0", 1), "line 19: has 10 numbers"),
     "all rows short": (TWO_JOINTS.replace("0 90 0", "90 0"), "line 19: has 8 numbers"),
-    "offset not a number": (TWO_JOINTS.replace("OFFSET 0 10 0", "OFFSET 0 inf 0"), "line 8: 'inf' is not a number"),
+    "offset not a number": (TWO_JOINTS.replace("OFFSET 0 10 0", "OFFSET 0 inf 0"), "line 8: 'inf' is not a number to use"),
     "no offset": (TWO_JOINTS.replace("    OFFSET 0 10 0\n", ""), "joint 'Head' has no OFFSET"),
     "no channels": (
         "HIERARCHY\nROOT a\n{\nOFFSET 0 0 0\n}\nMOTION\nFrames: 1\nFrame Time: 1\n",
@@ -442,7 +443,7 @@ def test_bandais_body_is_not_doubled_and_its_root_is_hips(tmp_path):
         motion = read_bvh(path)
         positions, _ = motion.forward()
         assert (motion.skeleton.names[0], len(motion.skeleton.names), motion.fps) == ("Hips", 21, 30.0)
-        assert np.ptp(positions[0, :, 1]) == pytest.approx(1.38, abs=0.1)  # standing, to the head joint
+        assert 1.0 < np.ptp(positions[0, :, 1]) < 1.5  # standing, to the head joint
         assert not any("T-pose" in note for note in motion.notes)
 
 

@@ -27,6 +27,7 @@ UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "inch": 0.0254, "CMU unit (1/0.45 in
 MAX_FILE_BYTES = 1 << 30
 MAX_JOINTS = 4096
 MAX_HIERARCHY_BYTES = 8 << 20
+LARGEST = 1e9  # of any number: more is damage, and would overflow
 MAX_JOINT_FRAMES = 10_000_000  # joints times frames: about 1 GB in memory
 _Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # (x, y, z) to (x, z, -y)
 
@@ -259,8 +260,8 @@ def _number(word: str, line: int) -> float:
         value = float(word) if "_" not in word else float("nan")
     except ValueError:
         value = float("nan")
-    if not np.isfinite(value):
-        raise DataError(f"line {line}: {word[:40]!r} is not a number")
+    if not abs(value) < LARGEST:
+        raise DataError(f"line {line}: {word[:40]!r} is not a number to use here")
     return value
 
 
@@ -309,7 +310,7 @@ def _rows(data: bytes, start: int, joints: list[_Joint]) -> np.ndarray:
         values = np.loadtxt(io.BytesIO(body), comments=None, ndmin=2, encoding="latin-1")
     except ValueError:
         values = np.zeros((0, 0))
-    if values.shape[1] != columns or not np.isfinite(values).all():
+    if values.shape[1] != columns or not (np.abs(values) < LARGEST).all():
         raise _bad_row(body, columns, data.count(b"\n", 0, start) + 1)
     return values
 
