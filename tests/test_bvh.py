@@ -99,6 +99,12 @@ def test_a_joint_above_the_root_still_places_and_turns_it(read):
     np.testing.assert_allclose(motion.forward()[0][0], [[8, 1, 3], [7, 1, 3]], atol=1e-12)
 
 
+def test_a_joint_above_the_root_with_a_quaternion_is_written_as_not_turned(read):
+    text = UNDER_A_ROOT.replace("6 Xposition Yposition Zposition Zrotation", "4 Wrotation Zrotation", 1)
+    motion = read(text + "1 0 0 0 1 2 3 0 0 0 0 0 0\n1 0 0 0 2 2 3 0 0 0 0 0 0\n")
+    np.testing.assert_allclose(read(written(motion)).forward()[0], motion.forward()[0], atol=1e-6)
+
+
 def test_a_top_joint_that_moves_is_the_root(read):
     motion = read(UNDER_A_ROOT + "0 0 0 0 0 0 1 2 3 0 0 0 0 0 0\n5 0 0 0 0 0 1 2 3 0 0 0 0 0 0\n")
     assert motion.skeleton.names == ("joint_Root", "Hips", "Head")
@@ -320,7 +326,10 @@ BAD = {
     "cut in a row": (TWO_JOINTS[:-5], "line 20: has 7 numbers, but the channels need 9; was the file cut short?"),
     "a number too many": (TWO_JOINTS.replace("0 90 0 0", "0 90 0 0 0", 1), "line 19: has 10 numbers"),
     "all rows short": (TWO_JOINTS.replace("0 90 0", "90 0"), "line 19: has 8 numbers"),
-    "offset not a number": (TWO_JOINTS.replace("OFFSET 0 10 0", "OFFSET 0 inf 0"), "line 8: 'inf' is not a number to use"),
+    "offset not a number": (
+        TWO_JOINTS.replace("OFFSET 0 10 0", "OFFSET 0 inf 0"),
+        "line 8: 'inf' is not a number to use",
+    ),
     "no offset": (TWO_JOINTS.replace("    OFFSET 0 10 0\n", ""), "joint 'Head' has no OFFSET"),
     "no channels": (
         "HIERARCHY\nROOT a\n{\nOFFSET 0 0 0\n}\nMOTION\nFrames: 1\nFrame Time: 1\n",
@@ -334,8 +343,12 @@ BAD = {
     "joint in an end site": (TWO_JOINTS.replace("End Site", "End Site\n{\nJOINT x"), "line 12: JOINT 'x' is out"),
     "same name twice": (TWO_JOINTS.replace("JOINT Head", "JOINT Hips"), "line 6: joint name 'Hips' appears twice"),
     "negative frames": (TWO_JOINTS.replace("Frames: 2", "Frames: -2"), "line 17: '-2' frames"),
-    "huge frames": (TWO_JOINTS.replace("Frames: 2", "Frames: " + "9" * 5000), "line 17: '9+' frames"),
+    "huge frames": (TWO_JOINTS.replace("Frames: 2", "Frames: " + "9" * 5000), "line 17: Frames '9+'... is too long"),
     "zero frame time": (TWO_JOINTS.replace("0.04", "0"), "line 18: a frame time of 0 s"),
+    "an endless frame time": (
+        TWO_JOINTS.replace("0.04", "4e-" + "0" * 5000 + "2"),
+        "line 18: Frame Time '4e-0+'... is too long",
+    ),
     "binary": (bytes(range(256)) * 10, "no MOTION"),
     "binary rows": (TWO_JOINTS.encode() + bytes(range(128, 256)), "line 21: "),
     "a NUL": (TWO_JOINTS.replace("0 90 0 90", "0 90 0\0 90"), "line 20: "),

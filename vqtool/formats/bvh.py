@@ -269,11 +269,11 @@ def _motion_header(data: bytes, start: int) -> tuple[float, int, int]:
     """Frames a second, declared frames, and where the rows start."""
     frames, line, start = _setting(data, start, "Frames")
     if not re.fullmatch(r"[0-9]{1,18}", frames):
-        raise DataError(f"line {line}: {frames[:40]!r} frames; a number was expected")
+        raise DataError(f"line {line}: {frames!r} frames; a number was expected")
     seconds, line, start = _setting(data, start, "Frame Time")
     time = _number(seconds, line)
     if not 1e-6 < time < 1e3:
-        raise DataError(f"line {line}: a frame time of {seconds[:40]} s; a positive number was expected")
+        raise DataError(f"line {line}: a frame time of {seconds} s; a positive number was expected")
     return _frame_rate(time, seconds), int(frames), start
 
 
@@ -285,7 +285,10 @@ def _setting(data: bytes, start: int, key: str) -> tuple[str, int, int]:
     line = data.count(b"\n", 0, start) + 1
     if " ".join(found.split()).lower() != key.lower():
         raise DataError(f"line {line}: '{key}: ...' was expected, not {found[:40]!r}")
-    return value.strip(), line, stop
+    value = value.strip()
+    if len(value) > 40:
+        raise DataError(f"line {line}: {key} {value[:40]!r}... is too long for a number")
+    return value, line, stop
 
 
 def _frame_rate(seconds: float, printed: str) -> float:
@@ -404,8 +407,8 @@ def _drop_first_frame(motion: SkeletonMotion, when: str) -> SkeletonMotion:
     """Without the first frame where that is asked for, or where it is a T-pose ("auto").
 
     A T-pose is known by the jump out of it: some joint turns by more than 30 degrees, and all together turn
-    four times as far as from any to the next of the ten frames that follow. More than one frame goes
-    where several begin the clip in which most of the joints are not turned at all.
+    eight times as far as they do, on average, from frame to frame in the ten that follow. More than one frame
+    goes where several begin the clip in which most of the joints are not turned at all.
     """
     if when == "no" or not len(motion):
         return motion
@@ -443,9 +446,8 @@ def write_bvh(file: BinaryIO, motion: SkeletonMotion) -> None:
     template = skeleton.bvh or _plain_template(skeleton)
     joints = _parse_hierarchy(template.hierarchy)
     number = {name: n for n, name in enumerate(skeleton.names)}
-    if [joint.name for joint in joints if joint.name in number][:1] != [skeleton.names[0]] or number.keys() - {
-        joint.name for joint in joints
-    }:
+    shared = [joint.name for joint in joints if joint.name in number]
+    if len(shared) < len(number) or shared[0] != skeleton.names[0]:
         raise DataError("the skeleton's joints are not those of its BVH hierarchy")
     translations = motion.translations / template.metres_per_unit
     rotations = motion.rotations
@@ -458,10 +460,12 @@ def write_bvh(file: BinaryIO, motion: SkeletonMotion) -> None:
     for joint in joints:
         n = number.get(joint.name)
         places = joint.columns("position", "xyz")
+        order = _full_order(joint.order())
         if n is None:
             above = above + np.where(np.array(places) < 0, joint.offset, 0.0)
+            if order == "wxyz":
+                values[:, joint.columns("rotation", "w")] = 1.0
             continue
-        order = _full_order(joint.order())
         turn = rotations[:, n]
         turn = matrix_to_quaternion(turn) if order == "wxyz" else np.degrees(matrix_to_euler(turn, order))
         place = translations[:, n] - (above if n == 0 else 0.0)
