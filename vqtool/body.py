@@ -68,17 +68,23 @@ def _not_found(skeleton: Skeleton, what: str, option: str) -> DataError:
     return DataError(f"no {what} found among the joints ({shown}); add {option}, or say none")
 
 
-def _find(skeleton: Skeleton, words: Sequence[str]) -> tuple[int, int] | None:
+def _find(skeleton: Skeleton, words: tuple[str, ...]) -> tuple[int, int] | None:
     """The topmost left-right pair whose name holds the first of these words that any holds.
 
     Pairs at the same place (hip joints that an exporter put into the root) do not count.
     """
     rest = skeleton.rest_positions()
-    for word in words:
-        for left, right, base in _named_pairs(skeleton.names):
-            if re.search(word, base) and np.linalg.norm(rest[left] - rest[right]) > 1e-3 * np.ptp(rest):
-                return left, right
+    for left, right in _pairs_called(skeleton.names, words):
+        if np.linalg.norm(rest[left] - rest[right]) > 1e-3 * np.ptp(rest):
+            return left, right
     return None
+
+
+@lru_cache(maxsize=64)
+def _pairs_called(names: tuple[str, ...], words: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
+    """Left-right pairs whose name holds one of these words: those of the first word first, in joint order."""
+    pairs = _named_pairs(names)
+    return tuple((left, right) for word in words for left, right, base in pairs if re.search(word, base))
 
 
 def left_right_pairs(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:

@@ -70,11 +70,12 @@ class Skeleton:
         That way goes from a toe to a hand, about 1.4 times the height of a person. It depends on neither the
         pose nor the axes in which an exporter lays out its bones.
         """
-        reach = np.zeros(len(self.names))  # longest way down from each joint
+        reach = [0.0] * len(self.names)  # longest way down from each joint
         longest = 0.0
+        bones = np.linalg.norm(self.offsets, axis=1).tolist()
         for joint in range(len(self.names) - 1, 0, -1):
             parent = self.parents[joint]
-            way = reach[joint] + float(np.linalg.norm(self.offsets[joint]))
+            way = reach[joint] + bones[joint]
             longest = max(longest, reach[parent] + way)
             reach[parent] = max(reach[parent], way)
         return longest / 1.4
