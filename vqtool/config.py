@@ -6,13 +6,14 @@ import difflib
 import json
 import math
 import os
+import reprlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from vqtool.errors import DataError, MissingInputError, UsageError
+from vqtool.errors import MissingInputError, StorageError, UsageError
 
 
 @dataclass
@@ -111,8 +112,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         return flatten(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
     except FileNotFoundError:
         raise MissingInputError("no such config file", file=path) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"is not TOML: {error}", file=path) from error
+    except OSError as error:
+        raise StorageError(f"cannot be read ({error.strerror})", file=path) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"is not TOML: {error}", file=path) from error
 
 
 def read_environment(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -139,9 +142,10 @@ def read_assignments(assignments: Sequence[str]) -> dict[str, Any]:
 def parse_value(text: str) -> Any:
     """A TOML value, or the text itself where it is none: 3, 1e-3, true, [1, 2], rvq."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        found = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
         return text.strip()
+    return found["value"] if len(found) == 1 else text.strip()
 
 
 def build_config(*layers: Mapping[str, Any]) -> Config:
@@ -177,8 +181,8 @@ def _assign(section: Any, name: str, key: str, value: Any) -> None:
     if name not in hints:
         raise UsageError(f"no setting {key!r}{_nearest(key, _known())}")
     wanted = hints[name]
-    if wanted in (float, float | None) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+    if wanted in (float, float | None) and isinstance(value, int | float) and not isinstance(value, bool):
+        value = _number(key, value)
     kinds: dict[Any, Any] = {str | None: (str, type(None)), float | None: (float, type(None))}
     kinds |= {list[float]: list, dict[str, float]: dict}
     kind = kinds.get(wanted, wanted)
@@ -193,9 +197,13 @@ def _assign(section: Any, name: str, key: str, value: Any) -> None:
 
 
 def _number(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UsageError(f"{key} takes numbers, not {value!r}")
-    return float(value)
+    try:
+        number = math.nan if isinstance(value, bool | str) else float(value)
+    except (TypeError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(f"{key} takes finite numbers, not {reprlib.repr(value)}")
+    return number
 
 
 def _check(config: Config) -> None:
@@ -208,6 +216,7 @@ def _check(config: Config) -> None:
         "train.eval_every": train.eval_every,
         "train.checkpoint_every": train.checkpoint_every,
         "train.keep_checkpoints": train.keep_checkpoints,
+        "model.downsample": model.downsample,
         "model.width": model.width,
         "model.latent_dim": model.latent_dim,
         "model.dilation_growth": model.dilation_growth,
@@ -215,11 +224,20 @@ def _check(config: Config) -> None:
     for key, value in at_least_one.items():
         if value < 1:
             raise UsageError(f"{key} is at least 1, not {value}")
-    if model.depth < 0:
-        raise UsageError(f"model.depth is at least 0, not {model.depth}")
-    for key, value in {"train.lr": train.lr, "train.clip_norm": train.clip_norm, "loss.kl": loss.kl}.items():
-        if not 0 <= value < math.inf:
-            raise UsageError(f"{key} is a number of at least 0, not {value}")
+    at_least_zero: dict[str, float] = {
+        "train.lr": train.lr,
+        "train.lr_warmup": train.lr_warmup,
+        "train.weight_decay": train.weight_decay,
+        "train.clip_norm": train.clip_norm,
+        "train.seed": train.seed,
+        "model.depth": model.depth,
+        "loss.kl": loss.kl,
+    }
+    for key, value in at_least_zero.items():
+        if value < 0:
+            raise UsageError(f"{key} is at least 0, not {value}")
+    if train.seed >= 2**63:
+        raise UsageError(f"train.seed is below 2**63, not {train.seed}")
     shares = {
         "train.ema_decay": train.ema_decay,
         "train.continuous": train.continuous,
@@ -251,14 +269,14 @@ def to_toml(config: Config) -> str:
         lines.append("")
         for key, table in tables.items():
             if table:
-                lines += [f"[{section}.{key}]", *(f"{json.dumps(k)} = {_toml_value(v)}" for k, v in table.items()), ""]
+                lines += [f"[{section}.{key}]", *(f"{_toml_value(k)} = {_toml_value(v)}" for k, v in table.items()), ""]
     return "\n".join(lines)
 
 
 def _toml_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml_value, value))}]"
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML, unlike JSON, escapes DEL
 
 
 def differences(old: Config, new: Config, ignore: Sequence[str] = ()) -> list[str]:

@@ -48,14 +48,13 @@ class VqtoolError(Exception):
         self.frame = frame
 
     def __str__(self) -> str:
-        place = self.file or ""
-        if self.dataset is not None:
-            place += f":{self.dataset}"
+        inside = "" if self.dataset is None else f":{self.dataset}"
+        words = [(self.file or "") + inside] if self.file or inside else []
         if self.clip is not None:
-            place += f" clip {self.clip}"
+            words.append(f"clip {self.clip}")
         if self.frame is not None:
-            place += f" frame {self.frame}"
-        return printable(f"{place.strip()}: {self.what}" if place else self.what)
+            words.append(f"frame {self.frame}")
+        return printable(f"{' '.join(words)}: {self.what}" if words else self.what)
 
 
 class UsageError(VqtoolError):

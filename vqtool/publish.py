@@ -65,14 +65,20 @@ class LatchingFile(io.FileIO):
 def check_output(path: Path, *, force: bool, inputs: tuple[Path, ...] = ()) -> None:
     """Refuse, before any work, an output that cannot or must not be written.
 
-    Raises OutputError when it exists (unless `force`), is a folder, or has no parent folder; UsageError when
-    it is one of `inputs`.
+    Raises OutputError when it exists (unless `force`), is a folder or a device, or has no parent folder;
+    UsageError when it is one of `inputs`.
     """
-    if not path.parent.is_dir():
+    try:
+        parent, exists = path.parent.is_dir(), path.exists()
+    except OSError as error:
+        raise OutputError(f"cannot be created ({error.strerror})", file=path) from error
+    if not parent:
         raise OutputError(f"the folder {path.parent} does not exist; create it first", file=path)
     if path.is_dir():
         raise OutputError("is a folder; name a file", file=path)
-    if path.exists():
+    if exists:
+        if not path.is_file():  # renaming over /dev/null would take it from every program
+            raise OutputError("is a device or pipe; name a file", file=path)
         if any(other.exists() and path.samefile(other) for other in inputs):
             raise UsageError("is both input and output; choose another -o", file=path)
         if not force:
@@ -93,9 +99,11 @@ def lock(path: Path) -> Iterator[None]:
             raise OutputError(f"cannot be created ({error.strerror})", file=path) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             os.close(handle)
             raise LockedError("another process is writing it; wait for that or choose another -o", file=path) from error
+        except OSError:
+            pass  # a file system without locks: as on a system without them
         # The holder before us may have removed the file between our open and our lock.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), os.stat(name)):
@@ -169,9 +177,10 @@ def publish_bytes(path: Path, data: bytes, *, force: bool = False) -> None:
 @contextlib.contextmanager
 def publish_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder to fill with plain files; when the block ends well it becomes `path`."""
-    part = _part(path)
+    part, old = _part(path), path.with_name(f".{path.name}.old")
     try:
         shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
         part.mkdir(parents=True)
         yield part
         for file in part.iterdir():
@@ -181,10 +190,15 @@ def publish_folder(path: Path) -> Iterator[Path]:
             finally:
                 os.close(handle)
         sync_folder(part)
-        if path.exists():
-            shutil.rmtree(path)
+        if path.is_dir():  # moved away whole: removed file by file, a killed run would leave half of it
+            os.rename(path, old)
         os.rename(part, path)
         sync_folder(path.parent)
-    except OSError as error:
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise _storage_error(path, error) from error
+        if old.exists() and not path.exists():
+            os.rename(old, path)
+        if isinstance(error, OSError):
+            raise _storage_error(path, error) from error
+        raise
