@@ -42,9 +42,11 @@ def decide(vectors: Tensor, codebook: Tensor, tolerance: Tensor | None = None) -
         best, index, second = _best_two(scores)
         near, far = _distance(block, best), _distance(block, second)
         slack = 0.0 if tolerance is None else tolerance[rows] * (near + far)
-        close = second - best <= slack + _rounding(block, codebook, near)
+        rounding = _rounding(block, codebook, near)
+        close = second - best <= slack + rounding
         indices[rows] = index
         if vectors.dtype == torch.float64:
+            indices[rows] = _lowest_of_equals(scores, best, index, second - best <= rounding, rounding)
             unsure[rows] = close
             continue
         again = close.nonzero()[:, 0]
@@ -104,6 +106,16 @@ def _best(scores: Tensor) -> Tensor:
     which = groups.amin(2).argmin(1)
     winner = groups[torch.arange(len(scores), device=scores.device), which]
     return which * GROUP + winner.argmin(1)
+
+
+def _lowest_of_equals(scores: Tensor, best: Tensor, index: Tensor, tied: Tensor, rounding: Tensor) -> Tensor:
+    """Index [n], where tied [n] the lowest of those whose scores differ by no more than rounding.
+
+    Equal codes do not get equal scores: a product rounds differently at its edges.
+    """
+    rows = tied.nonzero()[:, 0]
+    equal = scores[rows] <= (best + rounding)[rows, None]
+    return index.index_put((rows,), equal.to(torch.uint8).argmax(1))
 
 
 def _best_two(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
