@@ -27,7 +27,7 @@ def nearest(vectors: Tensor, codebook: Tensor, *, exact: bool = True) -> Tensor:
     indices = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
     for start, block, scores in _scores(vectors, codebook):
         indices[start : start + len(block)] = _best(scores)
-    return indices
+    return indices.clamp_max_(len(codebook) - 1)  # infinite vectors make NaN of the padding, and NaN comes first
 
 
 def decide(vectors: Tensor, codebook: Tensor, tolerance: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -53,7 +53,7 @@ def decide(vectors: Tensor, codebook: Tensor, tolerance: Tensor | None = None) -
         if len(again):
             limit = None if tolerance is None else tolerance[rows][again].double()
             indices[start + again], unsure[start + again] = decide(block[again].double(), codebook.double(), limit)
-    return indices, unsure
+    return indices.clamp_max_(len(codebook) - 1), unsure
 
 
 def _distance(vectors: Tensor, scores: Tensor) -> Tensor:
