@@ -43,7 +43,7 @@ def decide(vectors: Tensor, codebook: Tensor, tolerance: Tensor | None = None) -
         near, far = _distance(block, best), _distance(block, second)
         slack = 0.0 if tolerance is None else tolerance[rows] * (near + far)
         rounding = _rounding(block, codebook, near)
-        close = second - best <= slack + rounding
+        close = (second - best <= slack + rounding) & second.isfinite()  # the only code of a codebook is sure
         indices[rows] = index
         if vectors.dtype == torch.float64:
             indices[rows] = _lowest_of_equals(scores, best, index, second - best <= rounding, rounding)
