@@ -88,6 +88,7 @@ class FSQ(Bottleneck):
         self, latents: Tensor, num_quantizers: int | None = None, tolerance: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Codes [B, L, 1], and the tokens [B, L] that the steepest way could take to the next level."""
+        self.layers_asked(num_quantizers)
         with torch.autocast(latents.device.type, enabled=False):
             positions = self._positions(full_precision(latents))
         away = 0.5 - (positions - positions.round()).abs()

@@ -156,11 +156,12 @@ class ResidualVQ(Bottleneck):
         self, latents: Tensor, num_quantizers: int | None = None, tolerance: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Codes [B, L, q], and the tokens [B, L] of which any layer's decision could change."""
+        layers = self.layers_asked(num_quantizers)
         x = full_precision(latents)
         residual = x.flatten(0, 1)
         limit = None if tolerance is None else tolerance.flatten()
         codes, unsure = [], torch.zeros(len(residual), dtype=torch.bool, device=x.device)
-        for q in range(num_quantizers or self.num_quantizers):
+        for q in range(layers):
             vectors = self._layer(q).vectors.to(x.dtype)
             index, here = decide(residual, vectors, limit)
             codes.append(index)
