@@ -111,7 +111,8 @@ def decode_file(
 ) -> int:
     """Decode a tokens.h5 or latents.h5 to a motion.h5, every clip at its true length; returns the frames written.
 
-    Of latents the mean is decoded, or with a `sample_seed` a draw from the posterior. Raises MismatchError for tokens of another tokenizer, DataError where the file is damaged.
+    Of latents the mean is decoded, or with a `sample_seed` a draw from the posterior. Raises MismatchError for tokens
+    of another tokenizer, DataError where the file is damaged.
     """
     if tokens.header.tokenizer_id != codec.info.tokenizer_id:
         mine, theirs = codec.info.tokenizer_id[:12], tokens.header.tokenizer_id[:12]
