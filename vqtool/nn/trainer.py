@@ -179,7 +179,7 @@ class _Training:
             betas=(settings.betas[0], settings.betas[1]),
             weight_decay=settings.weight_decay,
         )
-        groups = {resolve_columns(k, motion.layout, motion.dim): v for k, v in config.loss.columns.items()}
+        groups = [(resolve_columns(k, motion.layout, motion.dim), v) for k, v in config.loss.columns.items()]
         self.weights = column_weights(groups, self.model.normalizer.constant.cpu()).to(self.device)
         self.step = 0
         digest = hashlib.sha256(json.dumps([motion.names, motion.lengths.tolist(), motion.fps, motion.layout]).encode())
