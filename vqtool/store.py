@@ -9,6 +9,7 @@ import contextlib
 import fnmatch
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,21 +17,23 @@ import h5py
 import numpy as np
 
 import vqtool
+from vqtool.companions import Companions, joined, read_companions
 from vqtool.errors import DataError, UsageError
 from vqtool.hdf5 import FlatReader, FlatWriter, attribute, block_rows, check_dataset, open_hdf5, read_rows, walk
 from vqtool.publish import publish
-
-SPLITS = {"train": 0, "val": 1, "test": 2}
+from vqtool.splits import SPLITS
 
 
 class MotionWriter:
     """Append clips to a motion.h5; made by `create_motion`."""
 
-    def __init__(self, flat: FlatWriter) -> None:
+    def __init__(self, flat: FlatWriter, attrs: dict[str, Any]) -> None:
         self._flat = flat
-        self._names: list[str] = []
+        self.attrs = attrs
+        self.names: list[str] = []
         self._offsets = [0]
         self._splits: list[int] = []
+        self.companions = Companions()  # may be replaced before the writer is closed
 
     def append(self, name: str, frames: np.ndarray, split: int | None = None) -> None:
         """Add one clip, `frames` [T, D]; `split` (0 train, 1 val, 2 test) for all clips or for none."""
@@ -43,17 +46,24 @@ class MotionWriter:
 
     def end_clip(self, name: str, split: int | None = None) -> None:
         """Name what was added since the last clip."""
-        self._names.append(name)
+        self.names.append(name)
         self._offsets.append(self._flat.num_rows)
         if split is not None:
             self._splits.append(split)
 
-    def close(self, attrs: dict[str, Any]) -> None:
+    def array(self, name: str, value: np.ndarray) -> None:
+        """Write a small array that belongs to the whole set."""
+        self._flat.array(name, value)
+
+    def close(self) -> None:
         """Write what belongs to the whole set."""
+        companions = self.companions
         if self._splits:
-            assert len(self._splits) == len(self._names)
-            self._flat.array("splits", np.array(self._splits, dtype=np.uint8))
-        self._flat.close(self._names, np.array(self._offsets, dtype=np.int64), attrs)
+            assert len(self._splits) == len(self.names)
+            companions = replace(companions, splits=np.array(self._splits, dtype=np.uint8))
+        for array, value in companions.to_arrays().items():
+            self._flat.array(array, value)
+        self._flat.close(self.names, np.array(self._offsets, dtype=np.int64), self.attrs)
 
 
 @contextlib.contextmanager
@@ -74,17 +84,16 @@ def create_motion(
     """
     rows = {"frames": (np.dtype("<f4"), dim)}
     with publish(path, force=force) as file, FlatWriter(file, "motion", rows, total=total_frames) as flat:
-        writer = MotionWriter(flat)
+        attrs = {
+            "fps": float(fps),
+            "layout": layout,
+            "units": units,
+            "source": source,
+            "vqtool_version": vqtool.__version__,
+        }
+        writer = MotionWriter(flat, attrs)
         yield writer
-        writer.close(
-            {
-                "fps": float(fps),
-                "layout": layout,
-                "units": units,
-                "source": source,
-                "vqtool_version": vqtool.__version__,
-            }
-        )
+        writer.close()
 
 
 class _Source(Protocol):
@@ -96,7 +105,7 @@ class _Source(Protocol):
     dim: int
     fps: float | None
     layout: str
-    splits: np.ndarray | None
+    companions: Companions
 
     def read(self, clip: int, start: int, stop: int) -> np.ndarray: ...
 
@@ -119,9 +128,7 @@ class _MotionFile:
         fps = self._flat.attrs.get("fps")
         self.fps = float(fps) if isinstance(fps, int | float) else None
         self.layout = str(self._flat.attrs.get("layout") or "raw")
-        self.splits = self._flat.array("splits", ndim=1, kinds="u") if self._flat.has("splits") else None
-        if self.splits is not None and len(self.splits) != len(self.names):
-            raise DataError("does not fit the names; the file is damaged", file=path, dataset="splits")
+        self.companions = read_companions(self._flat)
         self._map = self._flat.memmap("frames")
 
     def read(self, clip: int, start: int, stop: int) -> np.ndarray:
@@ -132,7 +139,7 @@ class _MotionFile:
         return rows.astype(np.float32, copy=False)
 
     def verify(self) -> None:
-        self._flat.verify(["splits"] if self.splits is not None else [])
+        self._flat.verify()
 
     def place(self, clip: int) -> str:
         return "frames"
@@ -179,7 +186,7 @@ class _DatasetFile:
         self.dim = next(iter(widths))
         self.fps = next(iter(rates), None)
         self.layout = str(attribute(self._h5, "layout") or "raw")
-        self.splits: np.ndarray | None = None
+        self.companions = Companions()
 
     def read(self, clip: int, start: int, stop: int) -> np.ndarray:
         rows = read_rows(self.path, self._clips[clip], start, stop)
@@ -262,13 +269,21 @@ class MotionSet:
         if len(set(self.names)) != len(self.names):
             raise DataError("two inputs hold clips of the same names and have the same file name; encode them apart")
         self.lengths: np.ndarray = np.concatenate([source.lengths for source in self._sources])
-        kept = [source.splits for source in self._sources if source.splits is not None]
-        if kept and len(kept) != len(self._sources):
-            raise DataError("some of these files say which clips are train, val and test, and some do not")
-        self.splits: np.ndarray | None = np.concatenate(kept) if kept else None
+        self.companions = joined([(source.path, len(source.names), source.companions) for source in self._sources])
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def splits(self) -> np.ndarray | None:
+        """The split of each clip (0 train, 1 val, 2 test, 255 none), where the files say so."""
+        return self.companions.splits
+
+    @property
+    def originals(self) -> list[str]:
+        """For each clip the name of the one that it mirrors, or its own."""
+        of = self.companions.mirror_of
+        return self.names if of is None else [self.names[n if m < 0 else m] for n, m in enumerate(of.tolist())]
 
     @property
     def source(self) -> str:
