@@ -149,7 +149,7 @@ class _MotionFile:
         self._flat.close()
 
 
-class _DatasetFile:
+class DatasetFile:
     """Any other HDF5 file: every [T, D] or [T, J, 3] dataset of numbers is a clip, its path its name."""
 
     def __init__(self, path: Path, pattern: str | None) -> None:
@@ -189,6 +189,7 @@ class _DatasetFile:
         self.companions = Companions()
 
     def read(self, clip: int, start: int, stop: int) -> np.ndarray:
+        """Frames [start, stop) of a clip, [n, D] float32."""
         rows = read_rows(self.path, self._clips[clip], start, stop)
         return rows.reshape(len(rows), self.dim).astype(np.float32, copy=False)
 
@@ -196,9 +197,11 @@ class _DatasetFile:
         """Nothing to compare with: such a file has no SHA-256."""
 
     def place(self, clip: int) -> str:
+        """The dataset of a clip."""
         return str(self._clips[clip].name)
 
     def close(self) -> None:
+        """Close the file."""
         self._h5.close()
 
 
@@ -216,7 +219,7 @@ def _open_source(path: Path, pattern: str | None) -> _Source:
         return _MotionFile(path)
     if isinstance(kind, str) and kind.startswith("vqtool."):
         raise DataError(f"is a {kind} file; motion was expected", file=path)
-    return _DatasetFile(path, pattern)
+    return DatasetFile(path, pattern)
 
 
 class MotionSet:
