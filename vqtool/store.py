@@ -138,6 +138,9 @@ class _MotionFile:
         rows = read_rows(self.path, self._flat.rows["frames"], first + start, first + stop)
         return rows.astype(np.float32, copy=False)
 
+    def array(self, name: str) -> np.ndarray | None:
+        return self._flat.array(name, ndim=1) if self._flat.has(name) else None
+
     def verify(self) -> None:
         self._flat.verify()
 
@@ -293,6 +296,17 @@ class MotionSet:
         """The files as a JSON list of names, for provenance (the first hundred, then how many more)."""
         names = [path.name for path in self.paths]
         return json.dumps(names if len(names) <= 100 else [*names[:100], f"and {len(names) - 100} more"])
+
+    def read_all(self, clip: int) -> np.ndarray:
+        """A whole clip, [T, D] float32; DataError at the first frame that is not finite."""
+        return np.concatenate([np.zeros((0, self.dim), np.float32), *self.blocks(clip)])
+
+    def array(self, name: str) -> np.ndarray | None:
+        """A small array of the file, None where it has none or there are several files."""
+        source = self._sources[0]
+        if len(self._sources) > 1 or not isinstance(source, _MotionFile):
+            return None
+        return source.array(name)
 
     def select(self, split: str | None) -> list[int]:
         """Clip numbers of a split ("train", "val", "test"), or of all.

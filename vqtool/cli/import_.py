@@ -20,7 +20,7 @@ def import_(
     output: Output,
     format: Annotated[
         str,
-        typer.Option("--format", help="auto, humanml3d, lerobot, bvh, amass, npz, npy, csv or hdf5."),
+        typer.Option("--format", help="auto, humanml3d, lerobot, bvh, amass, npz, npy, csv, robomimic or hdf5."),
     ] = "auto",
     layout: Annotated[
         str | None,

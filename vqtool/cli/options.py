@@ -59,7 +59,7 @@ def set_threads(threads: int | None) -> None:
 
 
 class Meter:
-    """Progress towards `total`, None for unknown: a bar on a terminal, else a line every ten seconds; nothing if quiet."""
+    """Progress towards `total` (None: unknown): a bar on a terminal, else a line in ten seconds; nothing if quiet."""
 
     def __init__(self, total: int | None, unit: str, quiet: bool, stop: StopRequest | None = None) -> None:
         self.total, self.unit, self.quiet = total, unit, quiet

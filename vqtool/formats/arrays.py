@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vqtool.errors import DataError, MissingInputError, StorageError
-from vqtool.formats.base import MAX_CLIP_BYTES, Clip, ReadOptions, Recording, as_frames, first_bytes
+from vqtool.formats.base import MAX_CLIP_BYTES, Clip, ReadOptions, Recording, as_frames, clip_file, first_bytes
+
+if TYPE_CHECKING:
+    from vqtool.store import MotionSet
 
 RATES = ("fps", "framerate", "frame_rate", "mocap_framerate", "mocap_frame_rate")  # scalars of an npz
 
@@ -52,6 +56,15 @@ def load_npy(path: Path) -> np.ndarray:
     if array.nbytes > MAX_CLIP_BYTES:
         raise DataError(f"is larger than {MAX_CLIP_BYTES >> 30} GiB; cut it into clips", file=path)
     return np.array(array)
+
+
+def write_npy(folder: Path, motion: MotionSet, clips: Sequence[int], stems: Sequence[str]) -> None:
+    """STEM.npy of each clip: [T, D], or of layout positions [T, J, 3]."""
+    for clip, stem in zip(clips, stems, strict=True):
+        frames = motion.read_all(clip)
+        if motion.layout == "positions":
+            frames = frames.reshape(len(frames), -1, 3)
+        np.save(clip_file(folder, stem, ".npy"), frames)
 
 
 def npz_clips(path: Path, name: str, options: ReadOptions) -> Iterator[Clip]:

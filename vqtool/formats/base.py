@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 
 from vqtool.errors import DataError, MissingInputError, StorageError
 from vqtool.skeleton import Skeleton, SkeletonMotion
+
+if TYPE_CHECKING:
+    from vqtool.store import MotionSet
 
 MAX_CLIP_BYTES = 4 << 30  # that one clip may take in memory
 
@@ -57,12 +60,18 @@ class Listing(Protocol):
         """`name`: a file's own, or of a folder what its clips' names begin with."""
 
 
+FolderWriter = Callable[[Path, "MotionSet", Sequence[int], Sequence[str]], None]
+FileWriter = Callable[[BinaryIO, "MotionSet", Sequence[int]], None]
+
+
 @dataclass(frozen=True)
 class Format:
     """A kind of file: how to know it, and how to list its clips.
 
     suffixes  of its files; () for a format whose unit is a folder
     sniff     whether a file with one of those suffixes (or a folder) is of this kind
+    write     write clips into an empty folder, each under its stem, a path relative to that folder (or
+              `write_file`: all into one file)
     extras    small arrays and attributes that motion.h5 keeps of a folder, given the deviations and the layout of
               its clips
     """
@@ -71,6 +80,8 @@ class Format:
     suffixes: tuple[str, ...]
     sniff: Callable[[Path], bool]
     clips: Listing
+    write: FolderWriter | None = None
+    write_file: FileWriter | None = None
     extras: Callable[[Path, np.ndarray, str], tuple[dict[str, np.ndarray], dict[str, str]]] | None = None
 
 
@@ -83,6 +94,13 @@ def first_bytes(path: Path, count: int = 4096) -> bytes:
         raise MissingInputError("no such file", file=path) from None
     except OSError as error:
         raise StorageError(f"cannot be read ({error.strerror})", file=path) from error
+
+
+def clip_file(folder: Path, stem: str, suffix: str) -> Path:
+    """The file of a clip in a folder, whose own folders are made."""
+    path = folder / (stem + suffix)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def as_frames(array: np.ndarray, path: Path, what: str = "") -> tuple[np.ndarray, str]:

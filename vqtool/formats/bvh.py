@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from vqtool.body import stands_along
 from vqtool.errors import DataError, MissingInputError, StorageError, UsageError
-from vqtool.formats.base import Clip, ReadOptions, Recording, first_bytes
+from vqtool.features import recover
+from vqtool.formats.base import Clip, ReadOptions, Recording, clip_file, first_bytes
 from vqtool.rotations import euler_to_matrix, matrix_to_euler, matrix_to_quaternion, quaternion_to_matrix
 from vqtool.skeleton import BvhTemplate, Skeleton, SkeletonMotion
+
+if TYPE_CHECKING:
+    from vqtool.store import MotionSet
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "inch": 0.0254, "CMU unit (1/0.45 inch)": 0.0254 / 0.45}
 MAX_FILE_BYTES = 1 << 30
@@ -483,6 +487,19 @@ def _drop_first_frame(motion: SkeletonMotion, when: str) -> SkeletonMotion:
 def _at_rest(rotations: np.ndarray) -> bool:
     """Whether most of the joints, [J, 3, 3], are not turned at all."""
     return bool((np.abs(rotations - np.eye(3)) < 1e-6).all(axis=(1, 2)).mean() > 0.5)
+
+
+def write_bvhs(folder: Path, motion: MotionSet, clips: Sequence[int], stems: Sequence[str]) -> None:
+    """STEM.bvh of each clip of layout joints, on the body that it was imported with."""
+    if motion.layout != "joints" or not motion.companions.bodies:
+        what = f"has layout {motion.layout}" if motion.layout != "joints" else "carries no skeleton"
+        what += "; BVH is made from joint features, as of: vqtool import mocap/ -o motion.h5 --layout joints"
+        raise UsageError(what, file=motion.paths[0])
+    for clip, stem in zip(clips, stems, strict=True):
+        skeleton = motion.companions.body(clip)
+        assert skeleton is not None
+        with clip_file(folder, stem, ".bvh").open("wb") as file:
+            write_bvh(file, recover(motion.read_all(clip), skeleton, motion.fps, motion.companions.start(clip)))
 
 
 def write_bvh(file: BinaryIO, motion: SkeletonMotion) -> None:

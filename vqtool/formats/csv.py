@@ -6,14 +6,19 @@ A first column called time, timestamp or t, in seconds, is not motion: it gives 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vqtool.errors import DataError
-from vqtool.formats.base import MAX_CLIP_BYTES, Clip, ReadOptions, Recording, first_bytes
+from vqtool.formats.base import MAX_CLIP_BYTES, Clip, ReadOptions, Recording, clip_file, first_bytes
+from vqtool.motion import column_names
+
+if TYPE_CHECKING:
+    from vqtool.store import MotionSet
 
 TIMES = ("time", "timestamp", "t", "time_s", "seconds")
 
@@ -82,9 +87,14 @@ def _numbers(line: str, delimiter: str) -> list[float] | None:
         return None
 
 
-def write_csv(file: BinaryIO, frames: np.ndarray, fps: float, columns: Sequence[str]) -> None:
-    """Write one clip [T, D], with a column of times; float32 comes back as it was."""
-    quoted = ['"' + name.replace('"', '""') + '"' if set(name) & set(',"\n') else name for name in columns]
-    file.write((",".join(["time", *quoted]) + "\n").encode())
-    for number, frame in enumerate(frames.astype(np.float32)):
-        file.write((f"{number / fps:.9g}," + ",".join(np.char.mod("%.9g", frame)) + "\n").encode())
+def write_csv(folder: Path, motion: MotionSet, clips: Sequence[int], stems: Sequence[str]) -> None:
+    """STEM.csv of each clip: a line of names, a column of times, and numbers that come back as they were."""
+    body = motion.companions.bodies[0] if motion.companions.bodies else None
+    names = column_names(motion.layout, motion.dim, body.names if body else None)
+    header = ",".join(["time", *(re.sub(r'[\s,;"]', "_", name) for name in names)])
+    for clip, stem in zip(clips, stems, strict=True):
+        with clip_file(folder, stem, ".csv").open("w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(header + "\n")
+            row = ",".join(["%.9g"] * motion.dim)
+            for number, frame in enumerate(motion.read_all(clip).tolist()):
+                file.write(f"{number / motion.fps:.9g},{row % tuple(frame)}\n")

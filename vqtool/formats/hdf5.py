@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import h5py
 import numpy as np
@@ -13,7 +14,6 @@ import numpy as np
 from vqtool.errors import DataError
 from vqtool.formats.base import MAX_CLIP_BYTES, Clip, ReadOptions, Recording, first_bytes
 from vqtool.hdf5 import attribute, open_hdf5
-from vqtool.publish import publish
 from vqtool.splits import SPLITS
 from vqtool.store import DatasetFile
 
@@ -47,13 +47,27 @@ def hdf5_clips(path: Path, name: str, options: ReadOptions) -> Iterator[Clip]:
         source.close()
 
 
-def write_robomimic(path: Path, motion: MotionSet, clips: list[int], *, force: bool) -> None:
+def is_robomimic(path: Path) -> bool:
+    """Whether it has data/demo_N/actions."""
+    if not is_hdf5(path):
+        return False
+    with open_hdf5(path) as file:
+        data = file.get("data")
+        return isinstance(data, h5py.Group) and any(f"{name}/actions" in data for name in data if name[:5] == "demo_")
+
+
+def robomimic_clips(path: Path, name: str, options: ReadOptions) -> Iterator[Clip]:
+    """Its actions, or the datasets that --dataset names."""
+    return hdf5_clips(path, name, replace(options, dataset=options.dataset or "data/*/actions"))
+
+
+def write_robomimic(raw: BinaryIO, motion: MotionSet, clips: Sequence[int]) -> None:
     """A robomimic file: the frames of each clip as data/demo_N/actions, its name as attribute, splits as masks."""
-    with publish(path, force=force) as raw, h5py.File(raw, "w") as file:
+    with h5py.File(raw, "w") as file:
         data = file.create_group("data")
         total = 0
         for number, clip in enumerate(clips):
-            frames = np.concatenate([np.zeros((0, motion.dim), np.float32), *motion.blocks(clip)])
+            frames = motion.read_all(clip)
             demo = data.create_group(f"demo_{number}")
             demo.create_dataset("actions", data=frames)
             demo.attrs["num_samples"] = len(frames)

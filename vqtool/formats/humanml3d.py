@@ -11,18 +11,23 @@ https://github.com/EricGuo5513/HumanML3D
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vqtool.companions import Caption
-from vqtool.errors import DataError, StorageError
+from vqtool.errors import DataError, StorageError, UsageError
 from vqtool.formats.arrays import load_npy
-from vqtool.formats.base import Clip, ReadOptions, Recording
+from vqtool.formats.base import Clip, ReadOptions, Recording, clip_file
 from vqtool.motion import column_groups
 from vqtool.splits import NO_SPLIT, SPLITS
+from vqtool.stats import column_stats
+
+if TYPE_CHECKING:
+    from vqtool.store import MotionSet
 
 VECTORS = "new_joint_vecs"
 LAYOUTS = {263: ("humanml3d", 20.0), 251: ("kit", 12.5)}  # columns: layout, frames a second
@@ -127,14 +132,41 @@ def block_means(std: np.ndarray, layout: str) -> np.ndarray:
     return result
 
 
-def write_texts(folder: Path, stems: list[str], captions: tuple[Caption, ...]) -> None:
-    """texts/NAME.txt of the clips that have captions; `stems` are the clips' names."""
+def write_humanml3d(folder: Path, motion: MotionSet, clips: Sequence[int], stems: Sequence[str]) -> None:
+    """The clips as such a folder; float32 files come back bit for bit, and so do Mean.npy and Std.npy.
+
+    Where no statistics were imported they are those of the clips to train on, by the "plain" convention. Raises
+    UsageError for other layouts than joints, humanml3d and kit.
+    """
+    if motion.layout not in ("joints", "humanml3d", "kit"):
+        what = f"has layout {motion.layout}, not the features that this format holds; use --format npy"
+        raise UsageError(what, file=motion.paths[0])
+    for clip, stem in zip(clips, stems, strict=True):
+        np.save(clip_file(folder / VECTORS, stem, ".npy"), motion.read_all(clip))
+    along = motion.companions.select(clips)
+    _write_texts(folder / "texts", stems, along.captions)
+    train = list(clips)
+    (folder / "all.txt").write_text("".join(f"{stem}\n" for stem in stems), errors="surrogateescape")
+    if along.splits is not None:
+        for split, number in SPLITS.items():
+            chosen = [stem for stem, of in zip(stems, along.splits, strict=True) if of == number]
+            (folder / f"{split}.txt").write_text("".join(f"{stem}\n" for stem in chosen), errors="surrogateescape")
+        train = [clip for clip, of in zip(clips, along.splits, strict=True) if of == SPLITS["train"]] or train
+    mean, std = motion.array("source_stats/mean"), motion.array("source_stats/std")
+    if mean is None or std is None:
+        stats = column_stats(motion, train)
+        mean, std = stats.mean.astype(np.float32), block_means(stats.std, motion.layout).astype(np.float32)
+    np.save(folder / "Mean.npy", mean)
+    np.save(folder / "Std.npy", std)
+
+
+def _write_texts(folder: Path, stems: Sequence[str], captions: Sequence[Caption]) -> None:
+    """NAME.txt of the clips that have captions."""
     lines: dict[str, list[str]] = {}
     for caption in captions:
         clean = [text.replace("#", " ").replace("\n", " ") for text in (caption.text, caption.words)]
         line = "#".join([*clean, repr(float(caption.start_s)), repr(float(caption.end_s))])
         lines.setdefault(stems[caption.clip], []).append(line)
     for stem, of_clip in lines.items():
-        path = folder / f"{stem}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(of_clip) + "\n", encoding="utf-8", errors="surrogateescape")
+        text = "\n".join(of_clip) + "\n"
+        clip_file(folder, stem, ".txt").write_text(text, encoding="utf-8", errors="surrogateescape")
