@@ -108,6 +108,15 @@ def recover(features: np.ndarray, skeleton: Skeleton, fps: float, start: Start =
     return SkeletonMotion(skeleton, with_offsets(skeleton.offsets, positions[:, 0]), rotations, fps)
 
 
+def start_of(motion: SkeletonMotion, body: Body) -> Start:
+    """Where recovery has to start: the root's x and z and its heading in the first frame."""
+    if not len(motion):
+        return 0.0, 0.0, 0.0
+    seen = int(4 * SMOOTH_FACING_S * motion.fps + 0.5) + 1  # frames that the first one's heading depends on
+    positions, _ = forward_kinematics(motion.skeleton.parents, motion.translations[:seen], motion.rotations[:seen])
+    return positions[0, 0, 0].item(), positions[0, 0, 2].item(), heading(positions, body, motion.fps)[0].item()
+
+
 def heading(positions: np.ndarray, body: Body, fps: float) -> np.ndarray:
     """The facing direction [T], radians from Z towards X, of positions [T, J, 3].
 

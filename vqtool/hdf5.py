@@ -198,7 +198,9 @@ class FlatWriter:
     def array(self, name: str, value: np.ndarray) -> None:
         """Write one small array."""
         self._arrays[name] = value
-        self._h5.create_dataset(name, data=value)
+        text = value.dtype.kind == "S"
+        stored = value.astype(h5py.string_dtype("utf-8", value.dtype.itemsize)) if text else value
+        self._h5.create_dataset(name, data=stored)
 
     def close(self, names: Sequence[str], offsets: np.ndarray, attrs: Mapping[str, Any]) -> None:
         """Write names, offsets and attributes, and finish the file.
@@ -207,10 +209,8 @@ class FlatWriter:
         """
         assert self.num_rows == int(offsets[-1]) and len(offsets) == len(names) + 1
         assert self._total is None or self.num_rows == self._total
-        encoded = encode_names(names)
         self.array("offsets", np.asarray(offsets, dtype="<i8"))
-        self._h5.create_dataset("names", data=encoded.astype(h5py.string_dtype("utf-8", encoded.dtype.itemsize)))
-        self._arrays["names"] = encoded
+        self.array("names", encode_names(names))
         attrs = {"format": f"vqtool.{self._kind}", "format_version": 1, **attrs, "complete": len(names)}
         digest = content_digest({n: h.hexdigest() for n, h in self._hashes.items()}, self._arrays, attrs)
         for key, value in {**attrs, "sha256": digest}.items():
@@ -237,6 +237,12 @@ def encode_names(names: Sequence[str]) -> np.ndarray:
         if not data or b"\0" in data or len(data) > MAX_NAME_BYTES:
             raise DataError(f"a clip name has 1 to {MAX_NAME_BYTES} bytes and no NUL; rename it", clip=name[:80])
     return np.array(raw, dtype=f"S{max(map(len, raw), default=1)}")
+
+
+def encode_texts(texts: Sequence[str]) -> np.ndarray:
+    """Texts as fixed-length UTF-8 [N], without any NUL."""
+    raw = [text.replace("\0", "").encode("utf-8", "surrogateescape") for text in texts]
+    return np.array(raw, dtype=f"S{max(1, *map(len, raw))}" if raw else "S1")
 
 
 def content_digest(rows: Mapping[str, str], arrays: Mapping[str, np.ndarray], attrs: Mapping[str, Any]) -> str:
@@ -299,8 +305,12 @@ class FlatReader:
         dataset = find(self.path, self._h5, name, ndim=ndim, kinds=kinds)
         return np.asarray(read_rows(self.path, dataset, 0, len(dataset)))
 
+    def texts(self, name: str) -> list[str]:
+        """A small array of texts, whole."""
+        return [text.decode("utf-8", "surrogateescape") for text in self.array(name, ndim=1, kinds="S").tolist()]
+
     def has(self, name: str) -> bool:
-        """Whether the file has an object of that name at its top."""
+        """Whether the file has an object of that name."""
         return name in self._h5
 
     def names_in(self, group: str) -> list[str]:
@@ -336,19 +346,19 @@ class FlatReader:
             return None
         return np.memmap(self.path, dataset.dtype, "r", offset, dataset.shape)
 
-    def verify(self, arrays: Sequence[str]) -> None:
+    def verify(self) -> None:
         """Read everything and compare with the stored SHA-256; DataError when a bit has changed.
 
-        `arrays` are the small arrays that the writer wrote besides offsets and names. Rows that were taken to
-        their end from `hashed_blocks` are not read again.
+        Rows that were taken to their end from `hashed_blocks` are not read again.
         """
         for name in self.rows.keys() - self._digests.keys():
             for _ in self.hashed_blocks(name):
                 pass
         small = {"offsets": np.asarray(self.offsets, dtype="<i8"), "names": encode_names(self.names)}
-        for name in arrays:
-            dataset = self._h5[name]
-            small[name] = self.array(name, ndim=dataset.ndim)
+        for dataset in walk(self.path, self._h5):
+            name = dataset.name.lstrip("/")
+            if name not in self.rows and name not in small:
+                small[name] = self.array(name, ndim=max(1, dataset.ndim), kinds="fiuS")
         if content_digest(self._digests, small, self.attrs) != self.attrs.get("sha256"):
             raise DataError("does not match its SHA-256: it was damaged or edited; make it again", file=self.path)
 

@@ -176,14 +176,14 @@ def publish_bytes(path: Path, data: bytes, *, force: bool = False) -> None:
 
 @contextlib.contextmanager
 def publish_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder to fill with plain files; when the block ends well it becomes `path`."""
+    """Give an empty folder to fill with files and folders; when the block ends well it becomes `path`."""
     part, old = _part(path), path.with_name(f".{path.name}.old")
     try:
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
         part.mkdir(parents=True)
         yield part
-        for file in part.iterdir():
+        for file in part.rglob("*"):
             handle = os.open(file, os.O_RDONLY)
             try:
                 os.fsync(handle)

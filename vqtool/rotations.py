@@ -81,6 +81,14 @@ def matrix_to_quaternion(matrix: np.ndarray) -> np.ndarray:
     return unit
 
 
+def vector_to_matrix(vector: np.ndarray) -> np.ndarray:
+    """[..., 3] rotation vectors (axis times angle in radians) to [..., 3, 3]."""
+    angle = np.linalg.norm(vector, axis=-1, keepdims=True)
+    # sin(angle / 2) / angle, which tends to 1/2
+    scale = np.where(angle < 1e-8, 0.5, np.sin(angle / 2) / np.maximum(angle, 1e-8))
+    return quaternion_to_matrix(np.concatenate([np.cos(angle / 2), scale * vector], axis=-1))
+
+
 def slerp(start: np.ndarray, end: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """The rotation that lies `weight` (0 to 1, broadcast over [...]) of the shorter way from start to end.
 

@@ -135,15 +135,9 @@ def resample(motion: SkeletonMotion, fps: float) -> SkeletonMotion:
     """
     if not 0 < fps < 1e6:
         raise UsageError(f"cannot resample to {fps:g} frames a second; a positive number was expected")
-    frames = len(motion)
-    if fps == motion.fps or frames == 0:
+    if fps == motion.fps or len(motion) == 0:
         return replace(motion, fps=fps)
-    step = motion.fps / fps
-    count = int(np.floor((frames - 1) / step + 1e-6)) + 1
-    times = np.minimum(np.arange(count) * step, frames - 1)
-    before = np.minimum(times.astype(np.int64), max(frames - 2, 0))
-    after = np.minimum(before + 1, frames - 1)
-    weight = times - before
+    before, after, weight = _between(len(motion), motion.fps, fps)
     moved = weight[:, None, None]
     return replace(
         motion,
@@ -151,3 +145,21 @@ def resample(motion: SkeletonMotion, fps: float) -> SkeletonMotion:
         rotations=slerp(motion.rotations[before], motion.rotations[after], weight[:, None]),
         fps=fps,
     )
+
+
+def resample_rows(rows: np.ndarray, fps: float, wanted: float) -> np.ndarray:
+    """Numbers [T, D] at another frame rate, linearly; as many frames as `resample` gives."""
+    if fps == wanted or len(rows) == 0:
+        return rows
+    before, after, weight = _between(len(rows), fps, wanted)
+    between: np.ndarray = (1 - weight[:, None]) * rows[before] + weight[:, None] * rows[after]
+    return between
+
+
+def _between(frames: int, fps: float, wanted: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each new frame the old ones before and after it, and how far it lies towards the latter, 0 to 1."""
+    step = fps / wanted
+    count = int(np.floor((frames - 1) / step + 1e-6)) + 1
+    times = np.minimum(np.arange(count) * step, frames - 1)
+    before = np.minimum(times.astype(np.int64), max(frames - 2, 0))
+    return before, np.minimum(before + 1, frames - 1), times - before

@@ -9,6 +9,7 @@ import contextlib
 import fnmatch
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,21 +17,23 @@ import h5py
 import numpy as np
 
 import vqtool
+from vqtool.companions import Companions, joined, read_companions
 from vqtool.errors import DataError, UsageError
 from vqtool.hdf5 import FlatReader, FlatWriter, attribute, block_rows, check_dataset, open_hdf5, read_rows, walk
 from vqtool.publish import publish
-
-SPLITS = {"train": 0, "val": 1, "test": 2}
+from vqtool.splits import SPLITS
 
 
 class MotionWriter:
     """Append clips to a motion.h5; made by `create_motion`."""
 
-    def __init__(self, flat: FlatWriter) -> None:
+    def __init__(self, flat: FlatWriter, attrs: dict[str, Any]) -> None:
         self._flat = flat
-        self._names: list[str] = []
+        self.attrs = attrs
+        self.names: list[str] = []
         self._offsets = [0]
         self._splits: list[int] = []
+        self.companions = Companions()  # may be replaced before the writer is closed
 
     def append(self, name: str, frames: np.ndarray, split: int | None = None) -> None:
         """Add one clip, `frames` [T, D]; `split` (0 train, 1 val, 2 test) for all clips or for none."""
@@ -43,17 +46,24 @@ class MotionWriter:
 
     def end_clip(self, name: str, split: int | None = None) -> None:
         """Name what was added since the last clip."""
-        self._names.append(name)
+        self.names.append(name)
         self._offsets.append(self._flat.num_rows)
         if split is not None:
             self._splits.append(split)
 
-    def close(self, attrs: dict[str, Any]) -> None:
+    def array(self, name: str, value: np.ndarray) -> None:
+        """Write a small array that belongs to the whole set."""
+        self._flat.array(name, value)
+
+    def close(self) -> None:
         """Write what belongs to the whole set."""
+        companions = self.companions
         if self._splits:
-            assert len(self._splits) == len(self._names)
-            self._flat.array("splits", np.array(self._splits, dtype=np.uint8))
-        self._flat.close(self._names, np.array(self._offsets, dtype=np.int64), attrs)
+            assert len(self._splits) == len(self.names)
+            companions = replace(companions, splits=np.array(self._splits, dtype=np.uint8))
+        for array, value in companions.to_arrays().items():
+            self._flat.array(array, value)
+        self._flat.close(self.names, np.array(self._offsets, dtype=np.int64), self.attrs)
 
 
 @contextlib.contextmanager
@@ -74,17 +84,16 @@ def create_motion(
     """
     rows = {"frames": (np.dtype("<f4"), dim)}
     with publish(path, force=force) as file, FlatWriter(file, "motion", rows, total=total_frames) as flat:
-        writer = MotionWriter(flat)
+        attrs = {
+            "fps": float(fps),
+            "layout": layout,
+            "units": units,
+            "source": source,
+            "vqtool_version": vqtool.__version__,
+        }
+        writer = MotionWriter(flat, attrs)
         yield writer
-        writer.close(
-            {
-                "fps": float(fps),
-                "layout": layout,
-                "units": units,
-                "source": source,
-                "vqtool_version": vqtool.__version__,
-            }
-        )
+        writer.close()
 
 
 class _Source(Protocol):
@@ -96,7 +105,7 @@ class _Source(Protocol):
     dim: int
     fps: float | None
     layout: str
-    splits: np.ndarray | None
+    companions: Companions
 
     def read(self, clip: int, start: int, stop: int) -> np.ndarray: ...
 
@@ -119,9 +128,7 @@ class _MotionFile:
         fps = self._flat.attrs.get("fps")
         self.fps = float(fps) if isinstance(fps, int | float) else None
         self.layout = str(self._flat.attrs.get("layout") or "raw")
-        self.splits = self._flat.array("splits", ndim=1, kinds="u") if self._flat.has("splits") else None
-        if self.splits is not None and len(self.splits) != len(self.names):
-            raise DataError("does not fit the names; the file is damaged", file=path, dataset="splits")
+        self.companions = read_companions(self._flat)
         self._map = self._flat.memmap("frames")
 
     def read(self, clip: int, start: int, stop: int) -> np.ndarray:
@@ -131,8 +138,11 @@ class _MotionFile:
         rows = read_rows(self.path, self._flat.rows["frames"], first + start, first + stop)
         return rows.astype(np.float32, copy=False)
 
+    def array(self, name: str) -> np.ndarray | None:
+        return self._flat.array(name, ndim=1) if self._flat.has(name) else None
+
     def verify(self) -> None:
-        self._flat.verify(["splits"] if self.splits is not None else [])
+        self._flat.verify()
 
     def place(self, clip: int) -> str:
         return "frames"
@@ -142,7 +152,7 @@ class _MotionFile:
         self._flat.close()
 
 
-class _DatasetFile:
+class DatasetFile:
     """Any other HDF5 file: every [T, D] or [T, J, 3] dataset of numbers is a clip, its path its name."""
 
     def __init__(self, path: Path, pattern: str | None) -> None:
@@ -179,9 +189,10 @@ class _DatasetFile:
         self.dim = next(iter(widths))
         self.fps = next(iter(rates), None)
         self.layout = str(attribute(self._h5, "layout") or "raw")
-        self.splits: np.ndarray | None = None
+        self.companions = Companions()
 
     def read(self, clip: int, start: int, stop: int) -> np.ndarray:
+        """Frames [start, stop) of a clip, [n, D] float32."""
         rows = read_rows(self.path, self._clips[clip], start, stop)
         return rows.reshape(len(rows), self.dim).astype(np.float32, copy=False)
 
@@ -189,9 +200,11 @@ class _DatasetFile:
         """Nothing to compare with: such a file has no SHA-256."""
 
     def place(self, clip: int) -> str:
+        """The dataset of a clip."""
         return str(self._clips[clip].name)
 
     def close(self) -> None:
+        """Close the file."""
         self._h5.close()
 
 
@@ -209,7 +222,7 @@ def _open_source(path: Path, pattern: str | None) -> _Source:
         return _MotionFile(path)
     if isinstance(kind, str) and kind.startswith("vqtool."):
         raise DataError(f"is a {kind} file; motion was expected", file=path)
-    return _DatasetFile(path, pattern)
+    return DatasetFile(path, pattern)
 
 
 class MotionSet:
@@ -262,19 +275,38 @@ class MotionSet:
         if len(set(self.names)) != len(self.names):
             raise DataError("two inputs hold clips of the same names and have the same file name; encode them apart")
         self.lengths: np.ndarray = np.concatenate([source.lengths for source in self._sources])
-        kept = [source.splits for source in self._sources if source.splits is not None]
-        if kept and len(kept) != len(self._sources):
-            raise DataError("some of these files say which clips are train, val and test, and some do not")
-        self.splits: np.ndarray | None = np.concatenate(kept) if kept else None
+        self.companions = joined([(source.path, len(source.names), source.companions) for source in self._sources])
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def splits(self) -> np.ndarray | None:
+        """The split of each clip (0 train, 1 val, 2 test, 255 none), where the files say so."""
+        return self.companions.splits
+
+    @property
+    def originals(self) -> list[str]:
+        """For each clip the name of the one that it mirrors, or its own."""
+        of = self.companions.mirror_of
+        return self.names if of is None else [self.names[n if m < 0 else m] for n, m in enumerate(of.tolist())]
 
     @property
     def source(self) -> str:
         """The files as a JSON list of names, for provenance (the first hundred, then how many more)."""
         names = [path.name for path in self.paths]
         return json.dumps(names if len(names) <= 100 else [*names[:100], f"and {len(names) - 100} more"])
+
+    def read_all(self, clip: int) -> np.ndarray:
+        """A whole clip, [T, D] float32; DataError at the first frame that is not finite."""
+        return np.concatenate([np.zeros((0, self.dim), np.float32), *self.blocks(clip)])
+
+    def array(self, name: str) -> np.ndarray | None:
+        """A small array of the file, None where it has none or there are several files."""
+        source = self._sources[0]
+        if len(self._sources) > 1 or not isinstance(source, _MotionFile):
+            return None
+        return source.array(name)
 
     def select(self, split: str | None) -> list[int]:
         """Clip numbers of a split ("train", "val", "test"), or of all.

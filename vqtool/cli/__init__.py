@@ -22,6 +22,8 @@ import vqtool
 from vqtool.cli.decode import decode
 from vqtool.cli.encode import encode
 from vqtool.cli.evaluate import evaluate
+from vqtool.cli.export import export
+from vqtool.cli.import_ import import_
 from vqtool.cli.inspect_codebook import inspect_codebook
 from vqtool.cli.train import train
 from vqtool.errors import InterruptedRun, VqtoolError
@@ -33,8 +35,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (train, encode, decode, inspect_codebook, evaluate):
-    app.command(command.__name__.replace("_", "-"))(command)
+for command in (import_, train, encode, decode, export, inspect_codebook, evaluate):
+    app.command(command.__name__.strip("_").replace("_", "-"))(command)
 
 _debug = False
 

@@ -59,9 +59,9 @@ def set_threads(threads: int | None) -> None:
 
 
 class Meter:
-    """Progress towards `total`: a bar on a terminal, a plain line every ten seconds elsewhere, nothing if quiet."""
+    """Progress towards `total` (None: unknown): a bar on a terminal, else a line in ten seconds; nothing if quiet."""
 
-    def __init__(self, total: int, unit: str, quiet: bool, stop: StopRequest | None = None) -> None:
+    def __init__(self, total: int | None, unit: str, quiet: bool, stop: StopRequest | None = None) -> None:
         self.total, self.unit, self.quiet = total, unit, quiet
         self._stop = stop
         self.done = 0
@@ -84,9 +84,11 @@ class Meter:
         elif not self.quiet and time.monotonic() - self._told > 10:
             self._told = time.monotonic()
             rate = self.done / (self._told - self.begin)
-            left = max(0, self.total - self.done) / max(rate, 1e-9)
-            share = self.done / max(1, self.total)
-            say(f"{share:4.0%}  {self.done:,} {self.unit}s, {rate:,.1f} a second, {left:,.0f} s left  {note}".rstrip())
+            share = left = ""
+            if self.total is not None:
+                share = f"{self.done / max(1, self.total):4.0%}  "
+                left = f", {max(0, self.total - self.done) / max(rate, 1e-9):,.0f} s left"
+            say(f"{share}{self.done:,} {self.unit}s, {rate:,.1f} a second{left}  {note}".rstrip())
 
     def write(self, text: str) -> None:
         """A line that does not break the bar."""
@@ -107,7 +109,7 @@ class Meter:
 
 
 @contextlib.contextmanager
-def metered(total: int, unit: str, quiet: bool) -> Iterator[Meter]:
+def metered(total: int | None, unit: str, quiet: bool) -> Iterator[Meter]:
     """Work that `meter.add` counts, and that SIGINT and SIGTERM end at the next count."""
     with StopRequest() as stop:
         meter = Meter(total, unit, quiet, stop)

@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from vqtool.body import stands_along
 from vqtool.errors import DataError, MissingInputError, StorageError, UsageError
+from vqtool.features import recover
+from vqtool.formats.base import Clip, ReadOptions, Recording, clip_file, first_bytes
 from vqtool.rotations import euler_to_matrix, matrix_to_euler, matrix_to_quaternion, quaternion_to_matrix
 from vqtool.skeleton import BvhTemplate, Skeleton, SkeletonMotion
+
+if TYPE_CHECKING:
+    from vqtool.store import MotionSet
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "inch": 0.0254, "CMU unit (1/0.45 inch)": 0.0254 / 0.45}
 MAX_FILE_BYTES = 1 << 30
@@ -29,7 +34,7 @@ MAX_JOINTS = 4096
 MAX_HIERARCHY_BYTES = 8 << 20
 LARGEST = 1e9  # of any number: more is damage, and would overflow
 MAX_JOINT_FRAMES = 10_000_000  # joints times frames: about 1 GB in memory
-_Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # (x, y, z) to (x, z, -y)
+Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # (x, y, z) to (x, z, -y)
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,49 @@ class _Joint:
     def order(self) -> str:
         """The rotation channels' axes in their order, "" for none; with "w" among them: a quaternion."""
         return "".join(channel[0] for channel in self.channels if channel.endswith("rotation"))
+
+
+def is_bvh(path: Path) -> bool:
+    """Whether it begins with a HIERARCHY."""
+    return b"HIERARCHY" in first_bytes(path).upper()
+
+
+def bvh_clips(path: Path, name: str, options: ReadOptions) -> Iterator[Clip]:
+    """The one clip of a BVH file; its channels as they are where raw numbers are asked for."""
+
+    def read() -> Recording:
+        if options.raw:
+            values, fps = read_channels(path)
+            return Recording(values.astype(np.float32), fps, "raw")
+        motion = read_bvh(
+            path,
+            metres_per_unit=options.metres_per_unit,
+            drop_first_frame=options.drop_first_frame,
+            up=options.up,
+        )
+        return Recording(motion, motion.fps, notes=motion.notes, warnings=motion.warnings)
+
+    yield Clip(name, path, read)
+
+
+def read_channels(path: Path) -> tuple[np.ndarray, float]:
+    """The numbers of all frames as they are in the file, [T, channels], and its frames a second."""
+    try:
+        data = _read(path)
+        hierarchy, start = _split(data)
+        fps, _, start = _motion_header(data, start)
+        return _rows(data, start, _parse_hierarchy(hierarchy)), fps
+    except DataError as error:
+        raise DataError(error.what, file=path) from None
+
+
+def root_offset(skeleton: Skeleton) -> np.ndarray:
+    """The OFFSET [3] of the root in metres, as its BVH has it; zeros for a skeleton of none."""
+    if skeleton.bvh is None:
+        return np.zeros(3)
+    joints = _parse_hierarchy(skeleton.bvh.hierarchy)
+    offset = next(joint.offset for joint in joints if joint.name == skeleton.names[0])
+    return np.array(offset) * skeleton.bvh.metres_per_unit
 
 
 def read_bvh(
@@ -94,14 +142,9 @@ def _read(path: Path) -> bytes:
 
 
 def _parse(data: bytes, metres_per_unit: float | None, up: str) -> SkeletonMotion:
-    found = re.search(rb"^[ \t]*MOTION\b[^\n]*(\n|$)", data, re.MULTILINE)
-    if found is None:
-        raise DataError("has no MOTION line; it is not a BVH file or was cut short")
-    if found.start() > MAX_HIERARCHY_BYTES:
-        raise DataError(f"its HIERARCHY is larger than {MAX_HIERARCHY_BYTES >> 20} MiB; it is not a BVH file")
-    hierarchy = _decode(data[: found.start()])
+    hierarchy, start = _split(data)
     joints = _parse_hierarchy(hierarchy)
-    fps, declared, start = _motion_header(data, found.end())
+    fps, declared, start = _motion_header(data, start)
     values = _rows(data, start, joints)
     warnings = []
     if declared != len(values):
@@ -138,8 +181,8 @@ def _parse(data: bytes, metres_per_unit: float | None, up: str) -> SkeletonMotio
         metres_per_unit, note = _guess_unit(skeleton.size())
         notes.append(note)
     if up == "z":
-        translations[:, 0] = translations[:, 0] @ _Z_UP.T
-        rotations[:, 0] = _Z_UP @ rotations[:, 0]
+        translations[:, 0] = translations[:, 0] @ Z_UP.T
+        rotations[:, 0] = Z_UP @ rotations[:, 0]
     skeleton = replace(
         skeleton,
         offsets=offsets * metres_per_unit,
@@ -150,6 +193,16 @@ def _parse(data: bytes, metres_per_unit: float | None, up: str) -> SkeletonMotio
     if up == "y" and stands_along(motion) == "z":
         warnings.append("the body stands along Z; if Z is up in this file, say so with --up z")
     return replace(motion, warnings=tuple(warnings))
+
+
+def _split(data: bytes) -> tuple[str, int]:
+    """The text before MOTION, and where what follows that line starts."""
+    found = re.search(rb"^[ \t]*MOTION\b[^\n]*(\n|$)", data, re.MULTILINE)
+    if found is None:
+        raise DataError("has no MOTION line; it is not a BVH file or was cut short")
+    if found.start() > MAX_HIERARCHY_BYTES:
+        raise DataError(f"its HIERARCHY is larger than {MAX_HIERARCHY_BYTES >> 20} MiB; it is not a BVH file")
+    return _decode(data[: found.start()]), found.end()
 
 
 def _decode(data: bytes) -> str:
@@ -436,6 +489,19 @@ def _at_rest(rotations: np.ndarray) -> bool:
     return bool((np.abs(rotations - np.eye(3)) < 1e-6).all(axis=(1, 2)).mean() > 0.5)
 
 
+def write_bvhs(folder: Path, motion: MotionSet, clips: Sequence[int], stems: Sequence[str]) -> None:
+    """STEM.bvh of each clip of layout joints, on the body that it was imported with."""
+    if motion.layout != "joints" or not motion.companions.bodies:
+        what = f"has layout {motion.layout}" if motion.layout != "joints" else "carries no skeleton"
+        what += "; BVH is made from joint features, as of: vqtool import mocap/ -o motion.h5 --layout joints"
+        raise UsageError(what, file=motion.paths[0])
+    for clip, stem in zip(clips, stems, strict=True):
+        skeleton = motion.companions.body(clip)
+        assert skeleton is not None
+        with clip_file(folder, stem, ".bvh").open("wb") as file:
+            write_bvh(file, recover(motion.read_all(clip), skeleton, motion.fps, motion.companions.start(clip)))
+
+
 def write_bvh(file: BinaryIO, motion: SkeletonMotion) -> None:
     """Write one clip, in the hierarchy, channels, unit and vertical axis of the file it came from.
 
@@ -453,8 +519,8 @@ def write_bvh(file: BinaryIO, motion: SkeletonMotion) -> None:
     rotations = motion.rotations
     if template.up == "z":
         translations, rotations = translations.copy(), rotations.copy()
-        translations[:, 0] = translations[:, 0] @ _Z_UP
-        rotations[:, 0] = _Z_UP.T @ rotations[:, 0]
+        translations[:, 0] = translations[:, 0] @ Z_UP
+        rotations[:, 0] = Z_UP.T @ rotations[:, 0]
     above = np.zeros(3)
     values = np.zeros((len(motion), sum(len(joint.channels) for joint in joints)))
     for joint in joints:

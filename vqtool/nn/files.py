@@ -65,11 +65,12 @@ def encode_file(
     lengths = motion.lengths[clips]
     codec.decided_again = 0
     header = _header(codec, motion.source, kept)
+    along = motion.companions.select(clips)
     if codec.model.is_vae:
-        output = create_latents(out, names, lengths, header, codec._vae.dim, force=force)
+        output = create_latents(out, names, lengths, header, codec._vae.dim, companions=along, force=force)
     else:
         codebooks = [book.cpu().numpy() for book in codec.model.bottleneck.codebooks()[:kept]]
-        output = create_tokens(out, names, lengths, header, codebooks, force=force)
+        output = create_tokens(out, names, lengths, header, codebooks, companions=along, force=force)
     with output as writer:
         for spans in codec.parts(lengths, 8 * (codec._vae.dim if codec.model.is_vae else kept)):
             rows = codec.encode_spans(
@@ -145,6 +146,7 @@ def decode_file(
         total_frames=total,
         force=force,
     ) as writer:
+        writer.companions = tokens.companions
         done = 0  # clips that are complete
         for spans in codec.parts(tokens.num_frames, 4 * codec.info.dim * codec.downsample):
             rows = {}

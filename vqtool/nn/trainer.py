@@ -37,6 +37,7 @@ from vqtool.nn.model import build_model
 from vqtool.nn.windows import WindowSampler
 from vqtool.publish import lock, publish_bytes
 from vqtool.signals import StopRequest
+from vqtool.splits import SPLITS, hashed_splits
 from vqtool.stats import column_stats
 from vqtool.store import MotionSet
 from vqtool.tokenizer_file import NAME
@@ -83,23 +84,16 @@ class Split:
 def split_clips(motion: MotionSet, fraction: float, seed: int) -> Split:
     """The file's own splits where it has them, else a hash of each name: the same clip always falls the same way."""
     if motion.splits is not None:
-        train, val = np.flatnonzero(motion.splits == 0).tolist(), np.flatnonzero(motion.splits == 1).tolist()
+        train, val = (np.flatnonzero(motion.splits == SPLITS[name]).tolist() for name in ("train", "val"))
         if not train:
             raise DataError("has no clip in split 'train'", file=motion.paths[0])
         return Split(train, val or train, "as the file says" if val else "no val clips: validating on train")
-    if len(motion) == 1 or fraction == 0:
+    if len(set(motion.originals)) == 1 or fraction == 0:
         every = list(range(len(motion)))
         return Split(every, every, "validating on the training clips")
-    order = sorted(range(len(motion)), key=lambda clip: _hash(motion.names[clip], seed))
-    count = sum(_hash(motion.names[clip], seed) < fraction for clip in order)
-    count = min(max(1, count), len(motion) - 1)
-    return Split(sorted(order[count:]), sorted(order[:count]), f"{fraction:.0%} held out by a hash of the names")
-
-
-def _hash(name: str, seed: int) -> float:
-    """A number in [0, 1) that depends on name and seed alone."""
-    digest = hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+    splits = hashed_splits(motion.originals, fraction, seed=seed)
+    train, val = (np.flatnonzero(splits == SPLITS[name]).tolist() for name in ("train", "val"))
+    return Split(train, val, f"{fraction:.0%} held out by a hash of the names")
 
 
 def check_run(run: Path, config: Config, *, resume: bool, force: bool) -> None:
