@@ -78,8 +78,11 @@ def loaded_with(module: str) -> set[str]:
     while waiting:
         if (here := waiting.pop()) not in found:
             found.add(here)
-            names = {name.removeprefix("vqtool.").replace(".", "/") for name in imports(here, inside_functions=False)}
-            waiting += [f"{name}{end}" for name in names for end in (".py", "/__init__.py") if f"{name}{end}" in MODULES]
+            loads = imports(here, inside_functions=False)
+            names = {name.removeprefix("vqtool.").replace(".", "/") for name in loads}
+            waiting += [
+                f"{name}{end}" for name in names for end in (".py", "/__init__.py") if f"{name}{end}" in MODULES
+            ]
     return found
 
 

@@ -53,11 +53,14 @@ class Span:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that "auto", "cpu", "cuda" or "mps" means; UsageError where it is not there."""
+    """The device that "auto" (a GPU of CUDA, else the CPU), "cpu" or "cuda" means; UsageError where it is not there.
+
+    MPS has no float64, which exact decisions need.
+    """
+    if name == "mps":
+        raise UsageError("device 'mps' has no float64, which exact tokens need; use --device cpu")
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -242,8 +245,6 @@ class Codec:
         if not double:
             return self.model
         if self._double is None:
-            if self.device.type == "mps":
-                raise UsageError("numerics 'stable' and 'float64' need float64, which mps lacks; add --numerics fast")
             self._double = copy.deepcopy(self.model).double()
         return self._double
 
