@@ -82,7 +82,7 @@ def recover_positions(features: np.ndarray, start: Start = (0.0, 0.0, 0.0)) -> n
 
     `start`: the root's x and z and its heading in the first frame.
     """
-    return _placed(features, start)[0]
+    return place_joints(_places(features), start)[0]
 
 
 def recover(features: np.ndarray, skeleton: Skeleton, fps: float, start: Start = (0.0, 0.0, 0.0)) -> SkeletonMotion:
@@ -96,7 +96,7 @@ def recover(features: np.ndarray, skeleton: Skeleton, fps: float, start: Start =
             f"{features.shape[1]} features are not those of this skeleton, whose {joints} joints have "
             f"{12 * joints - 1}; give the skeleton that the motion was imported with"
         )
-    positions, facing = _placed(features, start)
+    positions, facing = place_joints(_places(features), start)
     columns = features[:, column_groups("joints", features.shape[1])["rotations"]]
     rotations = np.repeat(np.eye(3)[None, None], len(features), axis=0).repeat(joints, axis=1)
     rotations[:, 1:] = matrix_from_6d(columns.reshape(len(features), joints - 1, 6))
@@ -140,20 +140,25 @@ def heading(positions: np.ndarray, body: Body, fps: float) -> np.ndarray:
     return angles
 
 
-def _placed(features: np.ndarray, start: Start) -> tuple[np.ndarray, np.ndarray]:
-    """Joint positions [T, J, 3] and headings [T]."""
-    features = np.asarray(features, dtype=np.float64)
-    frames, joints = len(features), (features.shape[1] + 1) // 12
+def place_joints(columns: np.ndarray, start: Start = (0.0, 0.0, 0.0)) -> tuple[np.ndarray, np.ndarray]:
+    """Joint positions [T, J, 3] and headings [T], from the first 3 J + 1 columns: root and positions."""
+    columns = np.asarray(columns, dtype=np.float64)
+    frames, joints = len(columns), columns.shape[1] // 3
     x, z, first = start
-    facing = first + _summed(-2 * features[:, 0])
+    facing = first + _summed(-2 * columns[:, 0])
     to_world = about_y(facing)
     way = np.zeros((frames, 1, 3))
-    way[1:, 0, 0], way[1:, 0, 2] = features[:-1, 1], features[:-1, 2]
+    way[1:, 0, 0], way[1:, 0, 2] = columns[:-1, 1], columns[:-1, 2]
     ground = np.array([x, 0.0, z]) + np.cumsum(_turned(to_world, way), axis=0)
-    others = features[:, column_groups("joints", features.shape[1])["positions"]].reshape(frames, joints - 1, 3)
     root = np.zeros((frames, 1, 3))
-    root[:, 0, 1] = features[:, 3]
+    root[:, 0, 1] = columns[:, 3]
+    others = columns[:, 4:].reshape(frames, joints - 1, 3)
     return ground + _turned(to_world, np.concatenate([root, others], axis=1)), facing
+
+
+def _places(features: np.ndarray) -> np.ndarray:
+    """The columns of root and positions, [T, 3 J + 1]."""
+    return features[:, : column_groups("joints", features.shape[1])["positions"].stop]
 
 
 def _summed(steps: np.ndarray) -> np.ndarray:

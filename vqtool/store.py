@@ -125,9 +125,10 @@ class _MotionFile:
         self.names = self._flat.names
         self.lengths = np.diff(self._flat.offsets)
         self.dim = int(self._flat.rows["frames"].shape[1])
-        fps = self._flat.attrs.get("fps")
+        self.attrs = self._flat.attrs
+        fps = self.attrs.get("fps")
         self.fps = float(fps) if isinstance(fps, int | float) else None
-        self.layout = str(self._flat.attrs.get("layout") or "raw")
+        self.layout = str(self.attrs.get("layout") or "raw")
         self.companions = read_companions(self._flat)
         self._map = self._flat.memmap("frames")
 
@@ -315,6 +316,11 @@ class MotionSet:
         if len(self._sources) > 1 or not isinstance(source, _MotionFile):
             return None
         return source.array(name)
+
+    def attribute(self, name: str) -> Any:
+        """An attribute of the file, None where it has none or there are several files."""
+        source = self._sources[0]
+        return source.attrs.get(name) if len(self._sources) == 1 and isinstance(source, _MotionFile) else None
 
     def select(self, split: str | None) -> list[int]:
         """Clip numbers of a split ("train", "val", "test"), or of all.

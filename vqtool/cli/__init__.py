@@ -25,7 +25,9 @@ from vqtool.cli.evaluate import evaluate
 from vqtool.cli.export import export
 from vqtool.cli.import_ import import_
 from vqtool.cli.inspect_codebook import inspect_codebook
+from vqtool.cli.stats import stats
 from vqtool.cli.train import train
+from vqtool.cli.validate import validate
 from vqtool.errors import InterruptedRun, VqtoolError
 
 app = typer.Typer(
@@ -35,7 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (import_, train, encode, decode, export, inspect_codebook, evaluate):
+for command in (import_, validate, stats, train, encode, decode, export, inspect_codebook, evaluate):
     app.command(command.__name__.strip("_").replace("_", "-"))(command)
 
 _debug = False
@@ -62,7 +64,7 @@ def options(
 ) -> None:
     """Turn continuous motion into discrete tokens and back.
 
-    train a tokenizer on motion, encode motion to tokens, inspect the codebook, decode tokens to motion.
+    import motion, train a tokenizer on it, encode it to tokens, inspect the codebook, decode tokens to motion, export.
     """
     global _debug
     _debug = debug

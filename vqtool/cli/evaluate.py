@@ -63,6 +63,8 @@ def evaluate(
             "tokens": found.tokens,
             "nmse": found.nmse,
             "nmae": found.nmae,
+            "mpjpe_mm": found.mpjpe,
+            "mpjpe_aligned_mm": found.mpjpe_aligned,
             "groups": {
                 name: float(found.squared[where][found.moving[where]].mean())
                 for name, where in column_groups(clips.layout, clips.dim).items()
@@ -89,6 +91,10 @@ def evaluate(
     rows.append(("clips", f"{found.clips:,} ({found.frames:,} frames, {found.tokens:,} tokens)"))
     rows.append(("normalised MSE", f"{found.nmse:.4f}  (1 = no better than the mean pose)"))
     rows.append(("normalised MAE", f"{found.nmae:.4f}"))
+    if found.mpjpe is not None and found.mpjpe_aligned is not None:
+        rows.append(
+            ("joint error", f"{found.mpjpe_aligned:.1f} mm root-aligned, {found.mpjpe:.1f} mm along the path (MPJPE)")
+        )
     for name, value in result["groups"].items():
         rows.append((f"  MSE of {name}", f"{value:.4f}"))
     if found.counts:
