@@ -268,7 +268,12 @@ class FlatWriter:
         attrs = {"format": f"vqtool.{self._kind}", "format_version": 1, **attrs, "complete": len(names)}
         digest = content_digest({n: h.hexdigest() for n, h in self._hashes.items()}, self._arrays, attrs)
         for key, value in {**attrs, "sha256": digest}.items():
-            self._h5.attrs[key] = value
+            if isinstance(value, str):
+                # Of a fixed length: a flipped bit in HDF5's heap of variable strings makes it hang or crash.
+                data = value.encode("utf-8", "surrogateescape")
+                self._h5.attrs.create(key, data, dtype=h5py.string_dtype("utf-8", max(1, len(data))))
+            else:
+                self._h5.attrs[key] = value
         self._h5.close()
 
     def __enter__(self) -> FlatWriter:
