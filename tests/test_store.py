@@ -429,10 +429,14 @@ def test_a_double_beyond_float32_is_refused_as_infinite(tmp_path: Path) -> None:
         list(motion.blocks(0))
 
 
-@pytest.mark.parametrize("pattern", ["data/*/actions", "/data/*/actions", "*/actions"])
+@pytest.mark.parametrize("pattern", ["data/*/actions", "/data/*/actions", "*/demo_?/act*"])
 def test_a_pattern_narrows_the_datasets(tmp_path: Path, pattern: str) -> None:
     found = read(foreign(tmp_path / "f.h5", nested), dataset=pattern)
     assert list(found) == ["data/demo_0/actions", "data/demo_1/actions"]
+
+
+def test_a_star_does_not_match_a_slash(tmp_path: Path) -> None:
+    assert list(read(foreign(tmp_path / "f.h5", nested), dataset="*")) == ["top"]
 
 
 def test_a_pattern_that_matches_nothing_is_refused(tmp_path: Path) -> None:
@@ -645,10 +649,10 @@ def test_fps_stands_in_for_a_file_that_says_none(tmp_path: Path) -> None:
     silent = foreign(tmp_path / "2.h5", lambda file: file.create_dataset("b", data=clip(4)))
     with MotionSet([silent, says], fps=30) as motion:
         assert motion.fps == 30.0 and motion.names == ["b", "a"]
-    with pytest.raises(DataError, match="fps"):
+    with pytest.raises(UsageError, match=r"1\.h5: says fps 30; leave --fps 25 out"):
         MotionSet([silent, says], fps=25)
-    with pytest.raises(DataError, match="fps"):
-        MotionSet([silent, says])
+    with MotionSet([silent, says]) as motion:
+        assert motion.fps == 30.0
 
 
 def test_splits_in_only_some_files_are_refused(tmp_path: Path) -> None:
@@ -763,7 +767,7 @@ def read_all(path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["contiguous", "growing", "foreign"])
-def test_three_hundred_damaged_files_raise_nothing_but_errors_of_vqtool(tmp_path: Path, kind: str) -> None:
+def test_two_hundred_damaged_files_raise_nothing_but_errors_of_vqtool(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"{kind}.h5"
     if kind == "foreign":
         with h5py.File(path, "w") as file:
@@ -777,7 +781,7 @@ def test_three_hundred_damaged_files_raise_nothing_but_errors_of_vqtool(tmp_path
                 motion.append(f"clip {number}", clip(length), split=number % 3)
     folders = [str(Path(vqtool.__file__).parent.parent), str(Path(__file__).parent)]
     found = subprocess.run(
-        [sys.executable, "-c", CHILD, str(path), "0", "300"],
+        [sys.executable, "-c", CHILD, str(path), "0", "200"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
         capture_output=True,
         text=True,
@@ -786,4 +790,4 @@ def test_three_hundred_damaged_files_raise_nothing_but_errors_of_vqtool(tmp_path
     )
     last = found.stdout.splitlines()[-1:]
     assert found.returncode == 0, f"case {last} ended with {found.returncode}: {found.stderr[-2000:]}"
-    assert last == ["299"]
+    assert last == ["199"]

@@ -144,7 +144,7 @@ def has_numbers(dataset: h5py.Dataset) -> bool:
     return dataset.id.get_type().get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT)
 
 
-def find(file: Path, root: h5py.File, name: str, *, ndim: int | None, kinds: str = "fiu") -> h5py.Dataset:
+def find(file: Path, root: h5py.File, name: str, *, ndim: int, kinds: str = "fiu") -> h5py.Dataset:
     """The dataset `name`, reached by hard links and checked; DataError when it is missing or of another shape."""
     node: Any = root
     with damaged(file, name):
@@ -158,7 +158,7 @@ def find(file: Path, root: h5py.File, name: str, *, ndim: int | None, kinds: str
         if not isinstance(node, h5py.Dataset):
             raise DataError("is a group where a dataset was expected", file=file, dataset=name)
         check_dataset(file, node, kinds=kinds)
-        if ndim is not None and node.ndim != ndim:
+        if node.ndim != ndim:
             raise DataError(f"has {node.ndim} dimensions, not {ndim}", file=file, dataset=name)
     return node
 
@@ -252,7 +252,9 @@ class FlatWriter:
     def array(self, name: str, value: np.ndarray) -> None:
         """Write one small array."""
         self._arrays[name] = value
-        self._h5.create_dataset(name, data=value)
+        text = value.dtype.kind == "S"
+        stored = value.astype(h5py.string_dtype("utf-8", value.dtype.itemsize)) if text else value
+        self._h5.create_dataset(name, data=stored)
 
     def close(self, names: Sequence[str], offsets: np.ndarray, attrs: Mapping[str, Any]) -> None:
         """Write names, offsets and attributes, and finish the file.
@@ -261,10 +263,8 @@ class FlatWriter:
         """
         assert self.num_rows == int(offsets[-1]) and len(offsets) == len(names) + 1
         assert self._total is None or self.num_rows == self._total
-        encoded = encode_names(names)
         self.array("offsets", np.asarray(offsets, dtype="<i8"))
-        self._h5.create_dataset("names", data=encoded.astype(h5py.string_dtype("utf-8", encoded.dtype.itemsize)))
-        self._arrays["names"] = encoded
+        self.array("names", encode_names(names))
         attrs = {"format": f"vqtool.{self._kind}", "format_version": 1, **attrs, "complete": len(names)}
         digest = content_digest({n: h.hexdigest() for n, h in self._hashes.items()}, self._arrays, attrs)
         for key, value in {**attrs, "sha256": digest}.items():
@@ -302,6 +302,12 @@ def encode_names(names: Sequence[str]) -> np.ndarray:
             raise DataError("a clip name must be valid Unicode; rename it", clip=name[:80])
         raw.append(data)
     return np.array(raw, dtype=f"S{max(map(len, raw), default=1)}")
+
+
+def encode_texts(texts: Sequence[str]) -> np.ndarray:
+    """Texts as fixed-length UTF-8 [N], without any NUL."""
+    raw = [text.replace("\0", "").encode("utf-8", "surrogateescape") for text in texts]
+    return np.array(raw, dtype=f"S{max(1, *map(len, raw))}" if raw else "S1")
 
 
 def content_digest(rows: Mapping[str, str], arrays: Mapping[str, np.ndarray], attrs: Mapping[str, Any]) -> str:
@@ -360,15 +366,26 @@ class FlatReader:
         if self.attrs.get("complete") != len(self.names):
             raise DataError("was not written to its end; make it again", file=path)
 
-    def array(self, name: str, *, ndim: int | None, kinds: str = "fiu") -> np.ndarray:
+    def array(self, name: str, *, ndim: int, kinds: str = "fiu") -> np.ndarray:
         """A small array, whole."""
         dataset = find(self.path, self._h5, name, ndim=ndim, kinds=kinds)
         return np.asarray(read_rows(self.path, dataset, 0, len(dataset)))
 
+    def texts(self, name: str) -> list[str]:
+        """A small array of texts, whole."""
+        return [text.decode("utf-8", "surrogateescape") for text in self.array(name, ndim=1, kinds="S").tolist()]
+
     def has(self, name: str) -> bool:
-        """Whether the file has an object of that name at its top."""
+        """Whether the file has an object of that name, or a link, which `find` then refuses."""
         with damaged(self.path, name):
-            return bool(self._h5.id.links.exists(name.encode()))
+            node: Any = self._h5
+            for part in name.split("/"):
+                if not isinstance(node, h5py.Group) or not node.id.links.exists(part.encode()):
+                    return False
+                if node.id.links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
+                    break
+                node = node[part]
+            return True
 
     def names_in(self, group: str) -> list[str]:
         """The names in a group at the top of the file, in order; [] where there is none."""
@@ -407,18 +424,19 @@ class FlatReader:
             return None
         return np.memmap(self.path, dataset.dtype, "r", offset, dataset.shape)
 
-    def verify(self, arrays: Sequence[str]) -> None:
+    def verify(self) -> None:
         """Read everything and compare with the stored SHA-256; DataError when a bit has changed.
 
-        `arrays` are the small arrays that the writer wrote besides offsets and names. Rows that were taken to
-        their end from `hashed_blocks` are not read again.
+        Rows that were taken to their end from `hashed_blocks` are not read again.
         """
         for name in self.rows.keys() - self._digests.keys():
             for _ in self.hashed_blocks(name):
                 pass
         small = {"offsets": np.asarray(self.offsets, dtype="<i8"), "names": encode_names(self.names)}
-        for name in arrays:
-            small[name] = self.array(name, ndim=None)
+        for dataset in walk(self.path, self._h5):
+            name = dataset.name.lstrip("/")
+            if name not in self.rows and name not in small:
+                small[name] = self.array(name, ndim=max(1, dataset.ndim), kinds="fiuS")
         with damaged(self.path):
             digest = content_digest(self._digests, small, self.attrs)
         if digest != self.attrs.get("sha256"):

@@ -25,22 +25,22 @@ UNEVEN = 0.1  # perplexity over codes in use; below, a few codes take most token
 ACTIVE_VARIANCE = 0.01  # a latent dimension whose mean varies more is active (arXiv 1509.00519)
 
 HEALTHY, IDLE, FEW, SKEWED = "healthy", "some codes idle", "few codes used", "uneven"
-TOO_FEW_TOKENS, NO_TOKENS, COLLAPSED = "too few tokens", "no tokens", "collapsed"
+TOO_FEW_TOKENS, NO_TOKENS, IDLE_DIMENSIONS, COLLAPSED = "too few tokens", "no tokens", "some idle", "collapsed"
+WORST_FIRST = [NO_TOKENS, FEW, SKEWED, TOO_FEW_TOKENS, IDLE, HEALTHY]
 
 
 @dataclass(frozen=True)
 class Source:
     """What was inspected.
 
-    kind                   "tokens", "latents" or "run" (its validation set at the end of training)
-    bottleneck             None for a run that does not say
-    dim                    columns D of the motion, at `fps` frames a second
-    clips, motion_frames   None for a run
+    kind                  "tokens", "latents" or "run" (its validation set at the end of training)
+    dim                   columns D of the motion, at `fps` frames a second
+    clips, motion_frames  None for a run
     """
 
     file: str
     kind: str
-    bottleneck: str | None
+    bottleneck: str
     layout: str
     dim: int
     fps: float
@@ -202,6 +202,8 @@ class CodebookReport:
     @property
     def notes(self) -> list[str]:
         """What to know before trusting the figures, a sentence each."""
+        if not self.token_frames:
+            return []
         found = []
         if short := [layer for layer in self.layers if not layer.enough_tokens]:
             sizes = max(layer.codebook_size for layer in short)
@@ -209,33 +211,42 @@ class CodebookReport:
             found.append(f"{what} ({self.token_frames:,} for {sizes:,}): usage is bounded by the token count")
         has_pairs = self.source.clips is not None and self.token_frames > self.source.clips
         if has_pairs and any(layer.transitions is None for layer in self.layers):
-            found.append("bigram bits are left out: there are too many distinct pairs to count")
+            found.append("bigram bits are left out: too many distinct pairs to count")
         seen = [layer.transitions for layer in self.layers if layer.transitions is not None]
         if any(pairs.pairs < ENOUGH_TOKENS * pairs.distinct for pairs in seen):
-            found.append(f"bigram bits are too low: a pair was seen fewer than {ENOUGH_TOKENS} times on average")
+            found.append(f"bigram bits are too low: pairs were seen under {ENOUGH_TOKENS} times on average")
+        if self.source.kind == "tokens" and any(k.nearest is None and k.codebook_size > 1 for k in self.layers):
+            found.append("nearest pairs are left out: the codebooks are too large to compare quickly")
         return found
+
+    @property
+    def status(self) -> str:
+        """The worst of the layers'."""
+        return min((layer.status for layer in self.layers), key=WORST_FIRST.index)
 
     @property
     def verdict(self) -> str:
         """One sentence: how the codebook fares, and what to change."""
-        by_status = {layer.status: [k for k in self.layers if k.status == layer.status] for layer in self.layers}
-        if NO_TOKENS in by_status:
+        status = self.status
+        layers = [layer for layer in self.layers if layer.status == status]
+        where = self._where(layers)
+        if status == NO_TOKENS:
             return "no tokens: nothing to judge"
-        if few := by_status.get(FEW):
-            return f"few codes used{self._where(few)} ({_percents(few)}): train longer, or {self._smaller(few)}"
-        if skewed := by_status.get(SKEWED):
-            code = skewed[0].top(1)[0]
+        if status == FEW:
+            return f"few codes used{where} ({_percents(layers)}): train longer, or {self._smaller(layers)}"
+        if status == SKEWED:
+            code = layers[0].top(1)[0]
             return (
-                f"uneven: a few codes take most tokens{self._where(skewed)} (code {code.code} alone "
-                f"{code.share:.0%}): look for still stretches and constant columns in the motion, or train longer"
+                f"uneven: a few codes take most tokens{where} (code {code.code} alone {code.share:.0%}); "
+                "look for still stretches and constant columns in the motion, or train longer"
             )
-        if few_tokens := by_status.get(TOO_FEW_TOKENS):
-            need = ENOUGH_TOKENS * max(layer.codebook_size for layer in few_tokens)
-            return f"too few tokens to judge{self._where(few_tokens)}: inspect {need:,} token frames or more"
-        if idle := by_status.get(IDLE):
-            where = f"{self._where(idle)} ({_percents(idle)} used)"
-            return f"some codes idle{where}: usable as it is, and {self._smaller(idle)} would hold as much"
-        return f"healthy: {_percents(self.layers)} of the codes in use{', every layer' * (len(self.layers) > 1)}"
+        if status == TOO_FEW_TOKENS:
+            need = ENOUGH_TOKENS * max(layer.codebook_size for layer in layers)
+            return f"too few tokens to judge{where}: inspect {need:,} token frames or more"
+        if status == IDLE:
+            used = f"{where} ({_percents(layers)} used)"
+            return f"some codes idle{used}: usable as it is, and {self._smaller(layers)} would hold as much"
+        return f"healthy: {_percents(layers)} of the codes in use{', every layer' * (len(layers) > 1)}"
 
     def _where(self, layers: list[LayerUsage]) -> str:
         """In which layers, unless there is only one."""
@@ -268,6 +279,7 @@ class CodebookReport:
             "entropy_bits_per_second": self.entropy_bits_per_second,
             "compression_ratio": self.compression_ratio,
             "entropy_compression_ratio": self.entropy_compression_ratio,
+            "status": self.status,
             "verdict": self.verdict,
             "notes": self.notes,
             "layers": [layer.to_json(top) for layer in self.layers],
@@ -318,10 +330,12 @@ class LatentReport:
 
     @property
     def status(self) -> str:
-        """healthy, collapsed or no tokens."""
+        """healthy, some idle, collapsed or no tokens."""
         if self.token_frames == 0:
             return NO_TOKENS
-        return HEALTHY if self.active_units >= SOME_USED * self.dim else COLLAPSED
+        if self.active_units < FEW_USED * self.dim:
+            return COLLAPSED
+        return HEALTHY if self.active_units >= SOME_USED * self.dim else IDLE_DIMENSIONS
 
     @property
     def verdict(self) -> str:
@@ -329,7 +343,9 @@ class LatentReport:
         if self.status == NO_TOKENS:
             return "no tokens: nothing to judge"
         share = f"{self.active_units} of {self.dim} dimensions active"
-        return f"healthy: {share}" if self.status == HEALTHY else f"collapsed: {share}; lower the KL weight"
+        if self.status == HEALTHY:
+            return f"healthy: {share}"
+        return f"{self.status}: {share}; lower the KL weight, or take fewer latent dimensions"
 
     def to_json(self) -> dict[str, Any]:
         """One object of plain values, never NaN."""
@@ -439,17 +455,17 @@ def inspect_latents(tokens: TokenSet) -> LatentReport:
 def inspect_run(tokenizer: TokenizerFile) -> CodebookReport | LatentReport:
     """Usage over a run's validation set at the end of training; no transitions, for only counts were kept."""
     path, tensors = tokenizer.path, tokenizer.tensors
-    source = Source(
-        file=str(path),
-        kind="run",
-        bottleneck=None,
-        layout=tokenizer.layout,
-        dim=tokenizer.dim,
-        fps=tokenizer.fps,
-        downsample=tokenizer.downsample,
-        tokenizer_id=tokenizer.tokenizer_id,
-    )
     try:
+        source = Source(
+            file=str(path),
+            kind="run",
+            bottleneck=str(tokenizer.config["model"]["bottleneck"]),
+            layout=tokenizer.layout,
+            dim=tokenizer.dim,
+            fps=tokenizer.fps,
+            downsample=tokenizer.downsample,
+            tokenizer_id=tokenizer.tokenizer_id,
+        )
         if not tokenizer.codebook_sizes:
             kl, variance = (tensors[f"usage.{name}"].astype(np.float64) for name in ("kl", "variance"))
             if kl.ndim != 1 or kl.shape != variance.shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,21 @@ def column_groups(layout: str, dim: int) -> dict[str, slice]:
     if layout in ("joints", "humanml3d", "kit") and (dim + 1) % 12 == 0:
         return _joint_groups((dim + 1) // 12)
     return {}
+
+
+def column_names(layout: str, dim: int, joints: Sequence[str] | None = None) -> list[str]:
+    """A name for each column; `joints` names the joints of a layout that has some."""
+    count = dim // 3 if layout == "positions" else (dim + 1) // 12
+    joints = joints if joints is not None and len(joints) == count else [f"joint{n}" for n in range(count)]
+    if layout == "positions" and dim % 3 == 0:
+        return [f"{joint}.{axis}" for joint in joints for axis in "xyz"]
+    if not column_groups(layout, dim):
+        return [f"c{column}" for column in range(dim)]
+    names = ["root.turn", "root.velocity.x", "root.velocity.z", "root.height"]
+    names += [f"{joint}.position.{axis}" for joint in joints[1:] for axis in "xyz"]
+    names += [f"{joint}.rotation.{axis}{column}" for joint in joints[1:] for column in "01" for axis in "xyz"]
+    names += [f"{joint}.velocity.{axis}" for joint in joints for axis in "xyz"]
+    return names + [f"contact.{foot}" for foot in ("left_ankle", "left_toe", "right_ankle", "right_toe")]
 
 
 def resolve_columns(key: str, layout: str, dim: int) -> slice:

@@ -68,6 +68,8 @@ def check_output(path: Path, *, force: bool, inputs: tuple[Path, ...] = ()) -> N
     Raises OutputError when it exists (unless `force`), is a folder or a device, or has no parent folder;
     UsageError when it is one of `inputs`.
     """
+    if str(path) == "-":
+        raise UsageError("HDF5 cannot be written to stdout; name a file with -o")
     try:
         parent, exists = path.parent.is_dir(), path.exists()
     except OSError as error:
@@ -176,14 +178,14 @@ def publish_bytes(path: Path, data: bytes, *, force: bool = False) -> None:
 
 @contextlib.contextmanager
 def publish_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder to fill with plain files; when the block ends well it becomes `path`."""
+    """Give an empty folder to fill with files and folders; when the block ends well it becomes `path`."""
     part, old = _part(path), path.with_name(f".{path.name}.old")
     try:
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
         part.mkdir(parents=True)
         yield part
-        for file in part.iterdir():
+        for file in part.rglob("*"):
             handle = os.open(file, os.O_RDONLY)
             try:
                 os.fsync(handle)

@@ -9,6 +9,7 @@ import contextlib
 import fnmatch
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ import h5py
 import numpy as np
 
 import vqtool
+from vqtool.companions import Companions, joined, read_companions
 from vqtool.errors import DataError, UsageError
 from vqtool.hdf5 import (
     FlatReader,
@@ -30,18 +32,19 @@ from vqtool.hdf5 import (
     walk,
 )
 from vqtool.publish import publish
-
-SPLITS = {"train": 0, "val": 1, "test": 2}
+from vqtool.splits import SPLITS
 
 
 class MotionWriter:
     """Append clips to a motion.h5; made by `create_motion`."""
 
-    def __init__(self, flat: FlatWriter) -> None:
+    def __init__(self, flat: FlatWriter, attrs: dict[str, Any]) -> None:
         self._flat = flat
-        self._names: list[str] = []
+        self.attrs = attrs
+        self.names: list[str] = []
         self._offsets = [0]
         self._splits: list[int] = []
+        self.companions = Companions()  # may be replaced before the writer is closed
 
     def append(self, name: str, frames: np.ndarray, split: int | None = None) -> None:
         """Add one clip, `frames` [T, D]; `split` (0 train, 1 val, 2 test) for all clips or for none."""
@@ -54,17 +57,24 @@ class MotionWriter:
 
     def end_clip(self, name: str, split: int | None = None) -> None:
         """Name what was added since the last clip."""
-        self._names.append(name)
+        self.names.append(name)
         self._offsets.append(self._flat.num_rows)
         if split is not None:
             self._splits.append(split)
 
-    def close(self, attrs: dict[str, Any]) -> None:
+    def array(self, name: str, value: np.ndarray) -> None:
+        """Write a small array that belongs to the whole set."""
+        self._flat.array(name, value)
+
+    def close(self) -> None:
         """Write what belongs to the whole set."""
+        companions = self.companions
         if self._splits:
-            assert len(self._splits) == len(self._names)
-            self._flat.array("splits", np.array(self._splits, dtype=np.uint8))
-        self._flat.close(self._names, np.array(self._offsets, dtype=np.int64), attrs)
+            assert len(self._splits) == len(self.names)
+            companions = replace(companions, splits=np.array(self._splits, dtype=np.uint8))
+        for array, value in companions.to_arrays().items():
+            self._flat.array(array, value)
+        self._flat.close(self.names, np.array(self._offsets, dtype=np.int64), self.attrs)
 
 
 @contextlib.contextmanager
@@ -85,17 +95,16 @@ def create_motion(
     """
     rows = {"frames": (np.dtype("<f4"), dim)}
     with publish(path, force=force) as file, FlatWriter(file, "motion", rows, total=total_frames) as flat:
-        writer = MotionWriter(flat)
+        attrs = {
+            "fps": float(fps),
+            "layout": layout,
+            "units": units,
+            "source": source,
+            "vqtool_version": vqtool.__version__,
+        }
+        writer = MotionWriter(flat, attrs)
         yield writer
-        writer.close(
-            {
-                "fps": float(fps),
-                "layout": layout,
-                "units": units,
-                "source": source,
-                "vqtool_version": vqtool.__version__,
-            }
-        )
+        writer.close()
 
 
 class _Source(Protocol):
@@ -107,7 +116,7 @@ class _Source(Protocol):
     dim: int
     fps: float | None
     layout: str
-    splits: np.ndarray | None
+    companions: Companions
 
     def read(self, clip: int, start: int, stop: int) -> np.ndarray: ...
 
@@ -131,16 +140,14 @@ class _MotionFile:
             raise
 
     def _open(self) -> None:
-        path = self.path
         self.names = self._flat.names
         self.lengths = np.diff(self._flat.offsets)
         self.dim = int(self._flat.rows["frames"].shape[1])
-        fps = self._flat.attrs.get("fps")
+        self.attrs = self._flat.attrs
+        fps = self.attrs.get("fps")
         self.fps = float(fps) if isinstance(fps, int | float) else None
-        self.layout = str(self._flat.attrs.get("layout") or "raw")
-        self.splits = self._flat.array("splits", ndim=1, kinds="u") if self._flat.has("splits") else None
-        if self.splits is not None and len(self.splits) != len(self.names):
-            raise DataError("does not fit the names; the file is damaged", file=path, dataset="splits")
+        self.layout = str(self.attrs.get("layout") or "raw")
+        self.companions = read_companions(self._flat)
         self._map = self._flat.memmap("frames")
 
     def read(self, clip: int, start: int, stop: int) -> np.ndarray:
@@ -151,8 +158,11 @@ class _MotionFile:
         with np.errstate(over="ignore", invalid="ignore"):
             return rows.astype(np.float32, copy=False)
 
+    def array(self, name: str) -> np.ndarray | None:
+        return self._flat.array(name, ndim=1) if self._flat.has(name) else None
+
     def verify(self) -> None:
-        self._flat.verify(["splits"] if self.splits is not None else [])
+        self._flat.verify()
 
     def place(self, clip: int) -> str:
         return "frames"
@@ -162,7 +172,7 @@ class _MotionFile:
         self._flat.close()
 
 
-class _DatasetFile:
+class DatasetFile:
     """Any other HDF5 file: every [T, D] or [T, J, 3] dataset of numbers is a clip, its path its name."""
 
     def __init__(self, path: Path, pattern: str | None) -> None:
@@ -182,7 +192,7 @@ class _DatasetFile:
         rates: dict[float, str] = {}
         for dataset in walk(path, self._h5):
             name = dataset.name.lstrip("/")
-            if pattern is not None and not fnmatch.fnmatchcase(name, pattern.lstrip("/")):
+            if pattern is not None and not _matches(name, pattern):
                 continue
             if not has_numbers(dataset) or not _is_clip(dataset.shape):
                 continue
@@ -211,9 +221,10 @@ class _DatasetFile:
         self.dim = next(iter(widths))
         self.fps = next(iter(rates), None)
         self.layout = str(attribute(self._h5, "layout") or "raw")
-        self.splits: np.ndarray | None = None
+        self.companions = Companions()
 
     def read(self, clip: int, start: int, stop: int) -> np.ndarray:
+        """Frames [start, stop) of a clip, [n, D] float32."""
         rows = read_rows(self.path, self._clips[clip], start, stop)
         with np.errstate(over="ignore", invalid="ignore"):  # 1e300 becomes infinite, which `blocks` tells
             return rows.reshape(len(rows), self.dim).astype(np.float32, copy=False)
@@ -222,10 +233,18 @@ class _DatasetFile:
         """Nothing to compare with: such a file has no SHA-256."""
 
     def place(self, clip: int) -> str:
+        """The dataset of a clip."""
         return str(self._clips[clip].name)
 
     def close(self) -> None:
+        """Close the file."""
         self._h5.close()
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a dataset's path fits a pattern, part by part: * and ? do not match a slash."""
+    parts, wanted = name.split("/"), pattern.strip("/").split("/")
+    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
 def _is_clip(shape: tuple[int, ...] | None) -> bool:
@@ -242,7 +261,7 @@ def _open_source(path: Path, pattern: str | None) -> _Source:
         return _MotionFile(path)
     if isinstance(kind, str) and kind.startswith("vqtool."):
         raise DataError(f"is a {kind} file; motion was expected", file=path)
-    return _DatasetFile(path, pattern)
+    return DatasetFile(path, pattern)
 
 
 class MotionSet:
@@ -252,13 +271,13 @@ class MotionSet:
     columns, fps or layout, UsageError where fps is known from neither the files nor `fps`.
     """
 
-    def __init__(self, paths: Sequence[Path], *, dataset: str | None = None, fps: float | None = None) -> None:
+    def __init__(self, paths: Sequence[str | Path], *, dataset: str | None = None, fps: float | None = None) -> None:
         if not paths:
             raise UsageError("no motion file named")
-        self.paths = tuple(paths)
+        self.paths = tuple(Path(path) for path in paths)
         self._sources: list[_Source] = []
         try:
-            for path in paths:
+            for path in self.paths:
                 self._sources.append(_open_source(path, dataset))
             self._join(fps)
         except BaseException:
@@ -267,21 +286,21 @@ class MotionSet:
 
     def _join(self, fps: float | None) -> None:
         first = self._sources[0]
-        for other in self._sources[1:]:
-            for what in ("dim", "fps", "layout"):
-                mine, theirs = getattr(first, what), getattr(other, what)
-                if what == "fps" and fps is not None:  # it stands for the rate that a file does not say
-                    mine, theirs = mine or fps, theirs or fps
-                if mine != theirs:
-                    label = {"dim": "columns"}.get(what, what)
-                    raise DataError(f"has {label} {theirs}, but {first.path} has {mine}", file=other.path)
         if fps is not None and not 0 < fps < 1e6:
             raise UsageError(f"--fps takes a positive number, not {fps:g}")
-        rate = fps if fps is not None else first.fps
+        rate = next((source.fps for source in self._sources if source.fps is not None), fps)
         if rate is None:
             raise UsageError("says no frame rate (attribute fps); add --fps, for example --fps 30", file=first.path)
         if not 0 < rate < 1e6:
             raise DataError(f"has fps {rate:g}; a positive number was expected", file=first.path)
+        for other in self._sources:
+            if fps is not None and other.fps not in (None, fps):
+                raise UsageError(f"says fps {other.fps:g}; leave --fps {fps:g} out", file=other.path)
+            asked = {"columns": (first.dim, other.dim), "layout": (first.layout, other.layout)}
+            asked["fps"] = (rate, rate if other.fps is None else other.fps)
+            for what, (mine, theirs) in asked.items():
+                if mine != theirs:
+                    raise DataError(f"has {what} {theirs}, but {first.path} has {mine}", file=other.path)
         self.fps = float(rate)
         self.dim, self.layout = first.dim, first.layout
         if self.dim == 0:
@@ -299,19 +318,43 @@ class MotionSet:
         if len(set(self.names)) != len(self.names):
             raise DataError("two inputs hold clips of the same names and have the same file name; encode them apart")
         self.lengths: np.ndarray = np.concatenate([source.lengths for source in self._sources])
-        kept = [source.splits for source in self._sources if source.splits is not None]
-        if kept and len(kept) != len(self._sources):
-            raise DataError("some of these files say which clips are train, val and test, and some do not")
-        self.splits: np.ndarray | None = np.concatenate(kept) if kept else None
+        self.companions = joined([(source.path, len(source.names), source.companions) for source in self._sources])
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def splits(self) -> np.ndarray | None:
+        """The split of each clip (0 train, 1 val, 2 test, 255 none), where the files say so."""
+        return self.companions.splits
+
+    @property
+    def originals(self) -> list[str]:
+        """For each clip the name of the one that it mirrors, or its own."""
+        of = self.companions.mirror_of
+        return self.names if of is None else [self.names[n if m < 0 else m] for n, m in enumerate(of.tolist())]
 
     @property
     def source(self) -> str:
         """The files as a JSON list of names, for provenance (the first hundred, then how many more)."""
         names = [path.name for path in self.paths]
         return json.dumps(names if len(names) <= 100 else [*names[:100], f"and {len(names) - 100} more"])
+
+    def read_all(self, clip: int) -> np.ndarray:
+        """A whole clip, [T, D] float32; DataError at the first frame that is not finite."""
+        return np.concatenate([np.zeros((0, self.dim), np.float32), *self.blocks(clip)])
+
+    def array(self, name: str) -> np.ndarray | None:
+        """A small array of the file, None where it has none or there are several files."""
+        source = self._sources[0]
+        if len(self._sources) > 1 or not isinstance(source, _MotionFile):
+            return None
+        return source.array(name)
+
+    def attribute(self, name: str) -> Any:
+        """An attribute of the file, None where it has none or there are several files."""
+        source = self._sources[0]
+        return source.attrs.get(name) if len(self._sources) == 1 and isinstance(source, _MotionFile) else None
 
     def select(self, split: str | None) -> list[int]:
         """Clip numbers of a split ("train", "val", "test"), or of all.
@@ -356,6 +399,11 @@ class MotionSet:
                     frame=start + bad,
                 )
             yield frames
+
+    def check(self, clip: int) -> None:
+        """Read a whole clip; DataError at the first frame that is not finite."""
+        for _ in self.blocks(clip):
+            pass
 
     def verify(self) -> None:
         """Compare each motion.h5 with its SHA-256; DataError when a bit has changed."""

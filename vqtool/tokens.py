@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import vqtool
+from vqtool.companions import Companions, read_companions
 from vqtool.errors import DataError
 from vqtool.hdf5 import FlatReader, FlatWriter, attribute, open_hdf5
 from vqtool.publish import publish
@@ -53,11 +54,6 @@ class TokenHeader:
     source: str
     codebook_sizes: tuple[int, ...] = ()
 
-    @property
-    def tokens_per_second(self) -> float:
-        """Token frames a second, each of them Q tokens wide."""
-        return self.fps / self.downsample
-
 
 def code_dtype(codebook_sizes: Sequence[int]) -> np.dtype:
     """uint16, or uint32 where a codebook has more than 65,536 codes."""
@@ -84,6 +80,7 @@ def _create(
     num_frames: np.ndarray,
     header: TokenHeader,
     codebooks: Sequence[np.ndarray],
+    companions: Companions | None,
     force: bool,
 ) -> Iterator[TokenWriter]:
     lengths = -(-np.asarray(num_frames, dtype=np.int64) // header.downsample)
@@ -97,6 +94,8 @@ def _create(
         for layer, vectors in enumerate(codebooks):
             flat.array(f"codebooks/{layer}", np.asarray(vectors, dtype="<f4"))
         flat.array("num_frames", np.asarray(num_frames, dtype="<i8"))
+        for name, value in (companions or Companions()).to_arrays().items():
+            flat.array(name, value)
         attrs: dict[str, Any] = asdict(header) | {"vqtool_version": vqtool.__version__}
         attrs["codebook_sizes"] = np.array(header.codebook_sizes, dtype="<i8")
         flat.close(names, offsets, attrs)
@@ -110,32 +109,41 @@ def create_tokens(
     header: TokenHeader,
     codebooks: Sequence[np.ndarray],
     *,
+    companions: Companions | None = None,
     force: bool = False,
 ) -> Iterator[TokenWriter]:
     """Write a tokens.h5 of clips whose lengths are known; it appears at `path` when the block ends, or not at all.
 
-    `codebooks` are [K, C] per layer of `header.codebook_sizes`.
+    `codebooks` are [K, C] per layer of `header.codebook_sizes`; `companions` go along to the decoded motion.
     """
     sizes = header.codebook_sizes
     rows = {"codes": (code_dtype(sizes), len(sizes))}
-    with _create(path, "tokens", rows, names, num_frames, header, codebooks, force) as writer:
+    with _create(path, "tokens", rows, names, num_frames, header, codebooks, companions, force) as writer:
         yield writer
 
 
 @contextlib.contextmanager
 def create_latents(
-    path: Path, names: Sequence[str], num_frames: np.ndarray, header: TokenHeader, dim: int, *, force: bool = False
+    path: Path,
+    names: Sequence[str],
+    num_frames: np.ndarray,
+    header: TokenHeader,
+    dim: int,
+    *,
+    companions: Companions | None = None,
+    force: bool = False,
 ) -> Iterator[TokenWriter]:
     """Write a latents.h5 (mean and logvar, [F, dim] float32) likewise."""
     rows = {"mean": (np.dtype("<f4"), dim), "logvar": (np.dtype("<f4"), dim)}
-    with _create(path, "latents", rows, names, num_frames, header, [], force) as writer:
+    with _create(path, "latents", rows, names, num_frames, header, [], companions, force) as writer:
         yield writer
 
 
 class TokenSet:
     """A tokens.h5 or latents.h5 open for reading: names, lengths and header; rows on demand.
 
-    `is_latents` tells which. `offsets` [N+1] and `num_frames` [N] are arrays; `codebooks` lists [K, C] arrays.
+    `is_latents` tells which. `companions` are what came along with the motion. `offsets` [N+1] and `num_frames`
+    [N] are arrays; `codebooks` lists [K, C] arrays.
     Opening raises DataError for a damaged file; `verify` compares everything with the stored SHA-256.
     """
 
@@ -155,6 +163,7 @@ class TokenSet:
         flat = self._flat
         self.names, self.offsets = flat.names, flat.offsets
         self.width = int(flat.rows["mean" if self.is_latents else "codes"].shape[1])
+        self.companions = read_companions(flat)
         self.num_frames: np.ndarray = flat.array("num_frames", ndim=1, kinds="iu").astype(np.int64)
         try:
             self.header = TokenHeader(
@@ -241,7 +250,7 @@ class TokenSet:
 
     def verify(self) -> None:
         """Compare the whole file with its SHA-256; DataError when a bit has changed."""
-        self._flat.verify(["num_frames", *(f"codebooks/{q}" for q in range(len(self.header.codebook_sizes)))])
+        self._flat.verify()
 
     def close(self) -> None:
         """Close the file."""

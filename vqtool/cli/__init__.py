@@ -22,7 +22,12 @@ import vqtool
 from vqtool.cli.decode import decode
 from vqtool.cli.encode import encode
 from vqtool.cli.evaluate import evaluate
+from vqtool.cli.export import export
+from vqtool.cli.import_ import import_
+from vqtool.cli.inspect_codebook import inspect_codebook
+from vqtool.cli.stats import stats
 from vqtool.cli.train import train
+from vqtool.cli.validate import validate
 from vqtool.errors import InterruptedRun, VqtoolError
 
 app = typer.Typer(
@@ -32,8 +37,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (train, encode, decode, evaluate):
-    app.command(command.__name__.replace("_", "-"))(command)
+for command in (import_, validate, stats, train, encode, decode, export, inspect_codebook, evaluate):
+    app.command(command.__name__.strip("_").replace("_", "-"))(command)
 
 _debug = False
 
@@ -59,7 +64,7 @@ def options(
 ) -> None:
     """Turn continuous motion into discrete tokens and back.
 
-    train a tokenizer on motion, encode motion to tokens, inspect the codebook, decode tokens to motion.
+    import motion, train a tokenizer on it, encode it to tokens, inspect the codebook, decode tokens to motion, export.
     """
     global _debug
     _debug = debug
@@ -76,7 +81,9 @@ def main(argv: list[str] | None = None) -> int:
         result = app(args=argv, prog_name="vqtool", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
         # The reader (head, less) has enough. Python must not try to flush the rest at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vqtool.cli.options import Device, Force, Json, Layers, Meter, Output, Quiet, Run, Threads, set_threads
+from vqtool.cli.options import Device, Force, Json, Layers, Output, Quiet, Run, Threads, metered, set_threads
 
 
 def decode(
@@ -16,6 +16,8 @@ def decode(
     tokens: Annotated[Path, typer.Argument(help="tokens.h5 or latents.h5 that this run encoded.")],
     output: Output,
     num_quantizers: Layers = None,
+    sample: Annotated[bool, typer.Option("--sample", help="Of a VAE: draw from the posterior, not its mean.")] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of --sample.")] = 0,
     force: Force = False,
     device: Device = "auto",
     threads: Threads = None,
@@ -33,24 +35,21 @@ def decode(
 
     check_output(output, force=force, inputs=(tokens,))
     with TokenSet(tokens) as clips:
-        from vqtool.nn.codec import decode_file, load
-        from vqtool.signals import StopRequest
+        from vqtool.nn.codec import load
+        from vqtool.nn.files import decode_file
 
         set_threads(threads)
         codec = load(run, device=device)
-        meter = Meter(int(clips.num_frames.sum()), "frame", quiet)
-        with StopRequest() as stop:
-
-            def progress(count: int) -> None:
-                stop.check()
-                meter.add(count)
-
-            try:
-                frames = decode_file(
-                    codec, clips, output, num_quantizers=num_quantizers, force=force, progress=progress
-                )
-            finally:
-                meter.close()
+        with metered(int(clips.num_frames.sum()), "frame", quiet) as meter:
+            frames = decode_file(
+                codec,
+                clips,
+                output,
+                num_quantizers=num_quantizers,
+                sample_seed=seed if sample else None,
+                force=force,
+                progress=meter.add,
+            )
         count = len(clips)
     seconds = meter.seconds
     if as_json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,16 +14,21 @@ from vqtool.cli.options import (
     Fps,
     Json,
     Layers,
-    Meter,
     Motions,
     Numerics,
     Output,
     Quiet,
     Run,
     Threads,
+    metered,
     say,
     set_threads,
+    show_rows,
 )
+
+if TYPE_CHECKING:
+    from vqtool.nn.codec import Codec
+    from vqtool.store import MotionSet
 
 
 def encode(
@@ -56,37 +61,25 @@ def encode(
         raise UsageError(f"--on-error is stop or skip, not {on_error!r}")
     check_output(output, force=force, inputs=tuple(motion))
     with MotionSet(motion, dataset=dataset, fps=fps) as clips:
-        from vqtool.nn.codec import encode_file, load
-        from vqtool.signals import StopRequest
+        from vqtool.nn.codec import load
+        from vqtool.nn.files import encode_file
 
         set_threads(threads)
         codec = load(run, device=device, numerics=numerics)
         frames = int(clips.lengths.sum())
         if dry_run:
-            codec.check_motion(clips)
-            tokens = int((-(-clips.lengths // codec.downsample)).sum())
-            layers = num_quantizers or len(codec.info.codebook_sizes)
-            typer.echo(f"clips   {len(clips):,}\nframes  {frames:,}\ntokens  {tokens:,} x {layers} layers")
+            _show_plan(codec, clips, num_quantizers, as_json)
             return
-        meter = Meter(frames, "frame", quiet)
-        with StopRequest() as stop:
-
-            def progress(count: int) -> None:
-                stop.check()
-                meter.add(count)
-
-            try:
-                done = encode_file(
-                    codec,
-                    clips,
-                    output,
-                    num_quantizers=num_quantizers,
-                    on_error=on_error,
-                    force=force,
-                    progress=progress,
-                )
-            finally:
-                meter.close()
+        with metered(frames, "frame", quiet) as meter:
+            done = encode_file(
+                codec,
+                clips,
+                output,
+                num_quantizers=num_quantizers,
+                on_error=on_error,
+                force=force,
+                progress=meter.add,
+            )
     for reason in done.skipped:
         say(f"skipped: {reason}")
     if as_json:
@@ -95,7 +88,7 @@ def encode(
             "output": str(output),
             "clips": done.clips,
             "frames": done.frames,
-            "tokens": done.tokens,
+            "token_frames": done.token_frames,
             "skipped": len(done.skipped),
             "decided_again": done.decided_again,
             "seconds": round(meter.seconds, 3),
@@ -105,8 +98,27 @@ def encode(
         rate = done.frames / max(meter.seconds, 1e-9)
         again = f", {done.decided_again:,} decided in float64" if done.decided_again else ""
         typer.echo(
-            f"{output}: {done.clips:,} clips, {done.frames:,} frames -> {done.tokens:,} tokens "
+            f"{output}: {done.clips:,} clips, {done.frames:,} frames -> "
+            f"{_size(codec, done.token_frames, num_quantizers)} "
             f"({rate:,.0f} frames/s{again})"
         )
     if done.skipped:
         raise typer.Exit(3)
+
+
+def _size(codec: Codec, token_frames: int, num_quantizers: int | None) -> str:
+    """45,780 token frames x 6 layers, or as many latents."""
+    layers = codec.model.bottleneck.layers_asked(num_quantizers)
+    return f"{token_frames:,} token frames x {layers} layers" if layers else f"{token_frames:,} latents"
+
+
+def _show_plan(codec: Codec, motion: MotionSet, num_quantizers: int | None, as_json: bool) -> None:
+    codec.check_motion(motion)
+    token_frames = int((-(-motion.lengths // codec.downsample)).sum())
+    result = {"schema_version": 1, "clips": len(motion), "frames": int(motion.lengths.sum())}
+    result |= {"token_frames": token_frames, "layers": codec.model.bottleneck.layers_asked(num_quantizers)}
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        size = _size(codec, token_frames, num_quantizers)
+        show_rows([("clips", f"{len(motion):,}"), ("frames", f"{result['frames']:,}"), ("output", size)])

@@ -8,7 +8,20 @@ from typing import Any
 
 import typer
 
-from vqtool.cli.options import Dataset, Device, Fps, Json, Meter, Motions, Quiet, Run, Split, Threads, set_threads
+from vqtool.cli.options import (
+    Dataset,
+    Device,
+    Fps,
+    Json,
+    Motions,
+    Quiet,
+    Run,
+    Split,
+    Threads,
+    metered,
+    set_threads,
+    show_rows,
+)
 
 
 def evaluate(
@@ -35,23 +48,13 @@ def evaluate(
         from vqtool.motion import column_groups
         from vqtool.nn.codec import load
         from vqtool.nn.evaluation import evaluate as measure
-        from vqtool.signals import StopRequest
 
         set_threads(threads)
         codec = load(run, device=device)
         codec.check_motion(clips)
         chosen = clips.select(split)
-        meter = Meter(int(clips.lengths[chosen].sum()), "frame", quiet)
-        with StopRequest() as stop:
-
-            def progress(count: int) -> None:
-                stop.check()
-                meter.add(count)
-
-            try:
-                found = measure(codec, clips, chosen, progress)
-            finally:
-                meter.close()
+        with metered(int(clips.lengths[chosen].sum()), "frame", quiet) as meter:
+            found = measure(codec, clips, chosen, meter.add)
         rate = clips.fps / codec.downsample
         result: dict[str, Any] = {
             "schema_version": 1,
@@ -60,6 +63,8 @@ def evaluate(
             "tokens": found.tokens,
             "nmse": found.nmse,
             "nmae": found.nmae,
+            "mpjpe_mm": found.mpjpe,
+            "mpjpe_aligned_mm": found.mpjpe_aligned,
             "groups": {
                 name: float(found.squared[where][found.moving[where]].mean())
                 for name, where in column_groups(clips.layout, clips.dim).items()
@@ -82,20 +87,19 @@ def evaluate(
         typer.echo(json.dumps(result))
         return
 
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column()
-    table.add_row("clips", f"{found.clips:,} ({found.frames:,} frames, {found.tokens:,} tokens)")
-    table.add_row("normalised MSE", f"{found.nmse:.4f}  (1 = no better than the mean pose)")
-    table.add_row("normalised MAE", f"{found.nmae:.4f}")
+    rows = []
+    rows.append(("clips", f"{found.clips:,} ({found.frames:,} frames, {found.tokens:,} tokens)"))
+    rows.append(("normalised MSE", f"{found.nmse:.4f}  (1 = no better than the mean pose)"))
+    rows.append(("normalised MAE", f"{found.nmae:.4f}"))
+    if found.mpjpe is not None and found.mpjpe_aligned is not None:
+        rows.append(
+            ("joint error", f"{found.mpjpe_aligned:.1f} mm root-aligned, {found.mpjpe:.1f} mm along the path (MPJPE)")
+        )
     for name, value in result["groups"].items():
-        table.add_row(f"  MSE of {name}", f"{value:.4f}")
+        rows.append((f"  MSE of {name}", f"{value:.4f}"))
     if found.counts:
-        table.add_row("rate", f"{rate:g} tokens/s, {result['bits_per_second']:,.0f} bits/s")
+        rows.append(("rate", f"{rate:g} tokens/s, {result['bits_per_second']:,.0f} bits/s"))
     for q, layer in enumerate(result["layers"]):
         used = f"{layer['used']:,} of {layer['codes']:,} codes used"
-        table.add_row(f"layer {q}", f"{used}, perplexity {layer['perplexity']:.1f}")
-    Console(highlight=False).print(table)
+        rows.append((f"layer {q}", f"{used}, perplexity {layer['perplexity']:.1f}"))
+    show_rows(rows)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from vqtool.signals import StopRequest
 
 Run = Annotated[Path, typer.Argument(help="A run folder of vqtool train, or its tokenizer.safetensors.")]
 Motions = Annotated[list[Path], typer.Argument(help="motion.h5, or any HDF5 file of [T, D] datasets.")]
@@ -18,7 +22,7 @@ Dataset = Annotated[
 ]
 Fps = Annotated[float | None, typer.Option("--fps", help="Frames a second, where the file does not say.")]
 Split = Annotated[str | None, typer.Option("--split", help="Only the clips of this split: train, val or test.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.", envvar="VQTOOL_DEVICE")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.", envvar="VQTOOL_DEVICE")]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads (all by default).", envvar="VQTOOL_THREADS")
 ]
@@ -39,6 +43,13 @@ def say(text: str) -> None:
     print(f"vqtool: {text}", file=sys.stderr, flush=True)
 
 
+def show_rows(rows: list[tuple[str, str]]) -> None:
+    """A result as lines of name and value on stdout, names bold on a terminal."""
+    width = max(len(name) for name, _ in rows) + 2
+    for name, value in rows:
+        typer.echo(typer.style(name.ljust(width), bold=True) + value)
+
+
 def set_threads(threads: int | None) -> None:
     """Limit torch's one thread pool."""
     if threads is not None:
@@ -48,10 +59,11 @@ def set_threads(threads: int | None) -> None:
 
 
 class Meter:
-    """Progress towards `total`: a bar on a terminal, a plain line every ten seconds elsewhere, nothing if quiet."""
+    """Progress towards `total` (None: unknown): a bar on a terminal, else a line in ten seconds; nothing if quiet."""
 
-    def __init__(self, total: int, unit: str, quiet: bool) -> None:
+    def __init__(self, total: int | None, unit: str, quiet: bool, stop: StopRequest | None = None) -> None:
         self.total, self.unit, self.quiet = total, unit, quiet
+        self._stop = stop
         self.done = 0
         self.begin = self._told = time.monotonic()
         self._bar: Any = None
@@ -61,7 +73,9 @@ class Meter:
             self._bar = tqdm(total=total, unit=unit, unit_scale=unit == "frame", dynamic_ncols=True)
 
     def add(self, count: int, note: str = "") -> None:
-        """That many more are done."""
+        """That many more are done; raises InterruptedRun where a stop was asked for."""
+        if self._stop is not None:
+            self._stop.check()
         self.done += count
         if self._bar is not None:
             if note:
@@ -70,15 +84,17 @@ class Meter:
         elif not self.quiet and time.monotonic() - self._told > 10:
             self._told = time.monotonic()
             rate = self.done / (self._told - self.begin)
-            left = max(0, self.total - self.done) / max(rate, 1e-9)
-            share = self.done / max(1, self.total)
-            say(f"{share:4.0%}  {self.done:,} {self.unit}s, {rate:,.1f} a second, {left:,.0f} s left  {note}".rstrip())
+            share = left = ""
+            if self.total is not None:
+                share = f"{self.done / max(1, self.total):4.0%}  "
+                left = f", {max(0, self.total - self.done) / max(rate, 1e-9):,.0f} s left"
+            say(f"{share}{self.done:,} {self.unit}s, {rate:,.1f} a second{left}  {note}".rstrip())
 
-    def write(self, text: str) -> None:
-        """A line that does not break the bar."""
+    def write(self, text: str, *, always: bool = False) -> None:
+        """A line that does not break the bar; `always`: also if quiet."""
         if self._bar is not None:
             self._bar.write(f"vqtool: {text}", file=sys.stderr)
-        elif not self.quiet:
+        elif always or not self.quiet:
             say(text)
 
     @property
@@ -90,3 +106,14 @@ class Meter:
         """Leave the bar as it is."""
         if self._bar is not None:
             self._bar.close()
+
+
+@contextlib.contextmanager
+def metered(total: int | None, unit: str, quiet: bool) -> Iterator[Meter]:
+    """Work that `meter.add` counts, and that SIGINT and SIGTERM end at the next count."""
+    with StopRequest() as stop:
+        meter = Meter(total, unit, quiet, stop)
+        try:
+            yield meter
+        finally:
+            meter.close()

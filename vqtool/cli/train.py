@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vqtool.cli.options import Dataset, Device, Force, Fps, Json, Meter, Motions, Quiet, Threads, set_threads
+from vqtool.cli.options import Dataset, Device, Force, Fps, Json, Meter, Motions, Quiet, Threads, set_threads, show_rows
 
 if TYPE_CHECKING:
     from vqtool.config import Config
@@ -92,6 +92,9 @@ class _Report:
     def note(self, text: str) -> None:
         self.meter.write(text)
 
+    def warn(self, text: str) -> None:
+        self.meter.write(f"warning: {text}", always=True)
+
     def stepped(self, step: int, steps: int, loss: float) -> None:
         if self.meter.done == 0 and step > 1:  # resumed
             self.meter.add(step - 1)
@@ -103,7 +106,7 @@ class _Report:
             usage = " ".join(f"{share:.0%}" for share in record["usage"])
             text += f", codes used {usage}, perplexity {' '.join(f'{p:.0f}' for p in record['perplexity'])}"
         if "kl" in record:
-            text += f", KL {record['kl']:.2f} nats a token"
+            text += f", KL {record['kl']:.2f} nats per token frame"
         self.meter.write(text)
 
 
@@ -154,23 +157,18 @@ def _show(done: Trained, config: Config, as_json: bool) -> None:
         typer.echo(json.dumps(result))
         return
 
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column()
-    table.add_row("run", f"{done.run}")
-    table.add_row("model", f"{config.model.bottleneck}, {done.parameters:,} parameters")
-    table.add_row("trained", f"{done.steps:,} steps in {done.seconds:.1f} s")
+    rows = []
+    rows.append(("run", f"{done.run}"))
+    rows.append(("model", f"{config.model.bottleneck}, {done.parameters:,} parameters"))
+    rows.append(("trained", f"{done.steps:,} steps in {done.seconds:.1f} s"))
     if found is not None:
-        table.add_row("validation", f"{found.clips:,} clips, {found.frames:,} frames")
-        table.add_row("normalised MSE", f"{found.nmse:.4f}  (1 = no better than the mean pose)")
-        table.add_row("normalised MAE", f"{found.nmae:.4f}")
+        rows.append(("validation", f"{found.clips:,} clips, {found.frames:,} frames"))
+        rows.append(("normalised MSE", f"{found.nmse:.4f}  (1 = no better than the mean pose)"))
+        rows.append(("normalised MAE", f"{found.nmae:.4f}"))
         for q, layer in enumerate(result["layers"]):
             used = f"{layer['used']:,} of {layer['codes']:,} codes used"
-            table.add_row(f"layer {q}", f"{used}, perplexity {layer['perplexity']:.1f}")
+            rows.append((f"layer {q}", f"{used}, perplexity {layer['perplexity']:.1f}"))
         if "kl" in result:
             units = f"{result['active_units']} of {len(found.kl) if found.kl is not None else 0} units active"
-            table.add_row("latents", f"{units}, KL {result['kl']:.2f} nats a token")
-    Console(highlight=False).print(table)
+            rows.append(("latents", f"{units}, KL {result['kl']:.2f} nats per token frame"))
+    show_rows(rows)

@@ -1,4 +1,4 @@
-"""Encode and decode whole files and arrays: spans with a halo, batches by length, exact decisions.
+"""A trained tokenizer at work: spans with a halo, batches by length, exact decisions.
 
 A span is a range of token frames of one clip. It is encoded from its own frames and a halo of those that its
 latents depend on, so that any way of cutting a clip gives the tokens of the whole clip:
@@ -27,9 +27,8 @@ from vqtool.nn.bottlenecks.vae import GaussianBottleneck
 from vqtool.nn.checkpoint import load_tokenizer
 from vqtool.nn.layers import pad_edge
 from vqtool.nn.model import MotionTokenizer
-from vqtool.store import MotionSet, create_motion
+from vqtool.store import MotionSet
 from vqtool.tokenizer_file import TokenizerFile
-from vqtool.tokens import TokenHeader, TokenSet, code_dtype, create_latents, create_tokens
 
 NUMERICS = ("stable", "fast", "float64")
 CHUNK_TOKENS = 1024  # longest span
@@ -53,23 +52,15 @@ class Span:
     num_frames: int
 
 
-@dataclass
-class Encoded:
-    """What `encode_file` did."""
-
-    clips: int
-    frames: int
-    tokens: int
-    skipped: list[str]
-    decided_again: int
-
-
 def pick_device(name: str) -> torch.device:
-    """The device that "auto", "cpu", "cuda" or "mps" means; UsageError where it is not there."""
+    """The device that "auto" (a GPU of CUDA, else the CPU), "cpu" or "cuda" means; UsageError where it is not there.
+
+    MPS has no float64, which exact decisions need.
+    """
+    if name == "mps":
+        raise UsageError("device 'mps' has no float64, which exact tokens need; use --device cpu")
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -109,7 +100,7 @@ class Codec:
         if not np.isfinite(clips).all():
             raise DataError("the motion holds NaN or infinity")
         spans = [span for clip in range(len(clips)) for span in self._spans(clip, clips.shape[1])]
-        rows = self._encode(spans, lambda clip, start, stop: clips[clip, start:stop], num_quantizers)
+        rows = self.encode_spans(spans, lambda clip, start, stop: clips[clip, start:stop], num_quantizers)
         if self.model.is_vae:
             found = np.concatenate([rows[span][0] for span in spans]) if spans else np.zeros((0, self._vae.dim))
         else:
@@ -132,7 +123,7 @@ class Codec:
             raise DataError(f"{batch.shape[1]} token frames give at most {length} frames, not {wanted}")
         frames = np.zeros((len(batch), length, self.info.dim), np.float32)
         spans = [span for clip in range(len(batch)) for span in self._spans(clip, length)]
-        for span, rows in self._decode(spans, lambda clip, start, stop: batch[clip, start:stop]):
+        for span, rows in self.decode_spans(spans, lambda clip, start, stop: batch[clip, start:stop]):
             frames[span.clip, span.start * self.downsample : span.stop * self.downsample] = rows
         result = frames[:, :wanted][slice(None) if array.ndim == 3 else 0]
         return torch.from_numpy(result) if isinstance(codes, Tensor) else result
@@ -185,7 +176,7 @@ class Codec:
 
     # Encode
 
-    def _encode(
+    def encode_spans(
         self,
         spans: Sequence[Span],
         read: Callable[[int, int, int], np.ndarray],
@@ -254,14 +245,12 @@ class Codec:
         if not double:
             return self.model
         if self._double is None:
-            if self.device.type == "mps":
-                raise UsageError("numerics 'stable' and 'float64' need float64, which mps lacks; add --numerics fast")
             self._double = copy.deepcopy(self.model).double()
         return self._double
 
     # Decode
 
-    def _decode(
+    def decode_spans(
         self, spans: Sequence[Span], read: Callable[[int, int, int], np.ndarray]
     ) -> Iterator[tuple[Span, np.ndarray]]:
         """Motion [n, D] in raw units of each span, in no particular order; read(clip, start, stop) gives rows."""
@@ -309,8 +298,8 @@ class Codec:
         [2, n, C] as codes and decodes the mean.
         """
         for part in self._groups(motion, clips):
-            codes = self._encode(part, motion.read)
-            for span, frames in self._decode(part, self._reader(codes)):
+            codes = self.encode_spans(part, motion.read)
+            for span, frames in self.decode_spans(part, self._reader(codes)):
                 yield span, codes[span], frames[: span.num_frames - span.start * self.downsample]
                 if progress is not None:
                     progress((span.stop - span.start) * self.downsample)
@@ -333,20 +322,6 @@ class Codec:
                 part = []
         yield part
 
-    def header(self, source: str, num_quantizers: int) -> TokenHeader:
-        """What a token file says of itself."""
-        return TokenHeader(
-            fps=self.info.fps,
-            downsample=self.downsample,
-            bottleneck=str(self.info.config["model"]["bottleneck"]),
-            layout=self.info.layout,
-            tokenizer_id=self.info.tokenizer_id,
-            numerics=self.numerics,
-            source=source,
-            dim=self.info.dim,
-            codebook_sizes=tuple(self.info.codebook_sizes[:num_quantizers]),
-        )
-
 
 def load(run: str | Path, *, device: str = "auto", numerics: str = "stable") -> Codec:
     """The tokenizer of a run folder, or of a tokenizer.safetensors, ready to encode and decode.
@@ -356,121 +331,6 @@ def load(run: str | Path, *, device: str = "auto", numerics: str = "stable") -> 
     """
     model, info = load_tokenizer(Path(run))
     return Codec(model, info, device=device, numerics=numerics)
-
-
-def encode_file(
-    codec: Codec,
-    motion: MotionSet,
-    out: Path,
-    *,
-    num_quantizers: int | None = None,
-    on_error: str = "stop",
-    force: bool = False,
-    progress: Progress | None = None,
-) -> Encoded:
-    """Encode all clips to a tokens.h5 (a VAE: latents.h5) in the order of the input.
-
-    on_error "skip" leaves out clips with NaN or infinity and lists them; "stop" raises DataError at the first.
-    """
-    codec.check_motion(motion)
-    layers = len(codec.info.codebook_sizes)
-    if num_quantizers is not None and not 1 <= num_quantizers <= layers:
-        raise UsageError(f"--num-quantizers {num_quantizers}: this tokenizer has {layers} layers")
-    kept = num_quantizers or layers
-    motion.verify()
-    clips, skipped = check_clips(motion, on_error)
-    names = [motion.names[clip] for clip in clips]
-    lengths = motion.lengths[clips]
-    codec.decided_again = 0
-    header = codec.header(motion.source, kept)
-    if codec.model.is_vae:
-        output = create_latents(out, names, lengths, header, codec._vae.dim, force=force)
-    else:
-        codebooks = [book.cpu().numpy() for book in codec.model.bottleneck.codebooks()[:kept]]
-        output = create_tokens(out, names, lengths, header, codebooks, force=force)
-    with output as writer:
-        for spans in codec.parts(lengths, 8 * (codec._vae.dim if codec.model.is_vae else kept)):
-            rows = codec._encode(
-                spans, lambda clip, start, stop: motion.read(clips[clip], start, stop), num_quantizers, progress
-            )
-            for span in spans:
-                if codec.model.is_vae:
-                    writer.extend(mean=rows[span][0], logvar=rows[span][1])
-                else:
-                    writer.extend(codes=rows[span].astype(code_dtype(header.codebook_sizes)))
-    tokens = int((-(-lengths // codec.downsample)).sum())
-    return Encoded(len(clips), int(lengths.sum()), tokens, skipped, codec.decided_again)
-
-
-def check_clips(motion: MotionSet, on_error: str) -> tuple[list[int], list[str]]:
-    """Clips to work on, and why others are left out (only with on_error "skip"); every frame is read once."""
-    clips, skipped = [], []
-    for clip in range(len(motion)):
-        try:
-            for _ in motion.blocks(clip):
-                pass
-            clips.append(clip)
-        except DataError as error:
-            if on_error != "skip":
-                raise
-            skipped.append(str(error))
-    return clips, skipped
-
-
-def decode_file(
-    codec: Codec,
-    tokens: TokenSet,
-    out: Path,
-    *,
-    num_quantizers: int | None = None,
-    force: bool = False,
-    progress: Progress | None = None,
-) -> int:
-    """Decode a tokens.h5 or latents.h5 to a motion.h5, every clip at its true length; returns the frames written.
-
-    Raises MismatchError for tokens of another tokenizer, DataError where the file is damaged.
-    """
-    if tokens.header.tokenizer_id != codec.info.tokenizer_id:
-        mine, theirs = codec.info.tokenizer_id[:12], tokens.header.tokenizer_id[:12]
-        what = f"was made by tokenizer {theirs}, not by {codec.info.path} ({mine}); name the run that encoded it"
-        raise MismatchError(what, file=tokens.path)
-    if num_quantizers is not None and (tokens.is_latents or not 1 <= num_quantizers <= tokens.width):
-        have = 0 if tokens.is_latents else tokens.width
-        raise UsageError(f"--num-quantizers {num_quantizers}: the file has {have} layers", file=tokens.path)
-    tokens.verify()
-    column = "mean" if tokens.is_latents else "codes"
-    if not tokens.is_latents:
-        tokens.check_codes()
-
-    def read(clip: int, start: int, stop: int) -> np.ndarray:
-        first = int(tokens.offsets[clip])
-        return tokens.rows(column, first + start, first + stop)[:, :num_quantizers]
-
-    total = int(tokens.num_frames.sum())
-    with create_motion(
-        out,
-        dim=codec.info.dim,
-        fps=tokens.header.fps,
-        layout=tokens.header.layout,
-        source=tokens.path.name,
-        total_frames=total,
-        force=force,
-    ) as writer:
-        done = 0  # clips that are complete
-        for spans in codec.parts(tokens.num_frames, 4 * codec.info.dim * codec.downsample):
-            rows = {}
-            for span, frames in codec._decode(spans, read):
-                rows[span] = frames[: span.num_frames - span.start * codec.downsample]
-                if progress is not None:
-                    progress(len(rows[span]))
-            for span in spans:
-                while done < span.clip:
-                    writer.end_clip(tokens.names[done])
-                    done += 1
-                writer.extend(rows[span])
-        for name in tokens.names[done:]:
-            writer.end_clip(name)
-    return total
 
 
 def _as_clips(motion: np.ndarray | Tensor, dim: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vqtool.metrics import JointErrors
 from vqtool.nn.bottlenecks.vae import GaussianBottleneck
 from vqtool.nn.codec import Codec, Progress
 from vqtool.store import MotionSet
@@ -21,6 +22,8 @@ class Evaluation:
     scale              [D] those standard deviations, in raw units
     moving             [D] which columns move in the training clips; the others come back exactly and count nowhere
     counts             [K] per layer: how often each code was used; [] for a VAE
+    mpjpe, mpjpe_aligned  mean joint errors in mm, along the whole path and with the roots moved together; None
+                       where the layout knows no joints
     kl, variance       [C] of a VAE: mean KL per dimension in nats, variance of the posterior mean; None otherwise
     """
 
@@ -32,6 +35,8 @@ class Evaluation:
     scale: np.ndarray
     moving: np.ndarray
     counts: list[np.ndarray]
+    mpjpe: float | None = None
+    mpjpe_aligned: float | None = None
     kl: np.ndarray | None = None
     variance: np.ndarray | None = None
 
@@ -88,10 +93,14 @@ def evaluate(codec: Codec, motion: MotionSet, clips: Sequence[int], progress: Pr
     counts = [np.zeros(size, dtype=np.int64) for size in sizes]
     bottleneck = codec.model.bottleneck
     posterior = _Posterior(bottleneck.dim) if isinstance(bottleneck, GaussianBottleneck) else None
+    joints = JointErrors(motion.layout, dim)
     frames = tokens = 0
     for span, codes, output in codec.reconstruct(motion, clips, progress):
         start = span.start * codec.downsample
-        error = (output - motion.read(span.clip, start, start + len(output))) / scale
+        truth = motion.read(span.clip, start, start + len(output))
+        error = (output - truth) / scale
+        if joints.known:
+            joints.add(span.clip, start, span.num_frames, truth, output)
         squared += np.square(error, dtype=np.float64).sum(0)
         absolute += np.abs(error, dtype=np.float64).sum(0)
         frames += len(output)
@@ -109,6 +118,8 @@ def evaluate(codec: Codec, motion: MotionSet, clips: Sequence[int], progress: Pr
         scale=scale,
         moving=~normalizer.constant.cpu().numpy(),
         counts=counts,
+        mpjpe=joints.mpjpe,
+        mpjpe_aligned=joints.mpjpe_aligned,
     )
     if posterior is not None:
         result.kl, result.variance = posterior.result()

@@ -9,7 +9,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from vqtool.codebook import perplexity
 from vqtool.config import Config, build_config, differences, read_toml, to_toml
 from vqtool.errors import DataError, DivergedError, InterruptedRun, OutputError, ResumeError
 from vqtool.motion import resolve_columns
+from vqtool.nn.bottlenecks import bottleneck_options
 from vqtool.nn.checkpoint import (
     from_numpy,
     newest_checkpoint,
@@ -37,6 +38,7 @@ from vqtool.nn.model import build_model
 from vqtool.nn.windows import WindowSampler
 from vqtool.publish import lock, publish_bytes
 from vqtool.signals import StopRequest
+from vqtool.splits import SPLITS, hashed_splits
 from vqtool.stats import column_stats
 from vqtool.store import MotionSet
 from vqtool.tokenizer_file import NAME
@@ -51,6 +53,9 @@ class Report(Protocol):
 
     def note(self, text: str) -> None:
         """Something worth a line."""
+
+    def warn(self, text: str) -> None:
+        """Something that must not be missed."""
 
     def stepped(self, step: int, steps: int, loss: float) -> None:
         """A training step is done."""
@@ -83,27 +88,20 @@ class Split:
 def split_clips(motion: MotionSet, fraction: float, seed: int) -> Split:
     """The file's own splits where it has them, else a hash of each name: the same clip always falls the same way."""
     if motion.splits is not None:
-        train, val = np.flatnonzero(motion.splits == 0).tolist(), np.flatnonzero(motion.splits == 1).tolist()
+        train, val = (np.flatnonzero(motion.splits == SPLITS[name]).tolist() for name in ("train", "val"))
         if not train:
             raise DataError("has no clip in split 'train'", file=motion.paths[0])
         return Split(train, val or train, "as the file says" if val else "no val clips: validating on train")
-    if len(motion) == 1 or fraction == 0:
+    if len(set(motion.originals)) == 1 or fraction == 0:
         every = list(range(len(motion)))
         return Split(every, every, "validating on the training clips")
-    order = sorted(range(len(motion)), key=lambda clip: _hash(motion.names[clip], seed))
-    count = sum(_hash(motion.names[clip], seed) < fraction for clip in order)
-    count = min(max(1, count), len(motion) - 1)
-    return Split(sorted(order[count:]), sorted(order[:count]), f"{fraction:.0%} held out by a hash of the names")
+    splits = hashed_splits(motion.originals, fraction, seed=seed)
+    train, val = (np.flatnonzero(splits == SPLITS[name]).tolist() for name in ("train", "val"))
+    return Split(train, val, f"{fraction:.0%} held out by a hash of the names")
 
 
-def _hash(name: str, seed: int) -> float:
-    """A number in [0, 1) that depends on name and seed alone."""
-    digest = hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
-
-
-def prepare_run(run: Path, config: Config, *, resume: bool, force: bool) -> None:
-    """Make the run folder with its config.toml, or check that the config is the one it was begun with."""
+def check_run(run: Path, config: Config, *, resume: bool, force: bool) -> None:
+    """Refuse a folder that must not be written to, and a resume with another config; nothing is changed."""
     if run.exists() and not run.is_dir():
         raise OutputError("exists and is no folder; choose another -o", file=run)
     if (run / "config.toml").exists() and resume:
@@ -116,14 +114,17 @@ def prepare_run(run: Path, config: Config, *, resume: bool, force: bool) -> None
             raise OutputError("is a folder that no vqtool train made; choose another -o", file=run)
         if not force:
             raise OutputError("exists already; go on with --resume, begin anew with --force", file=run)
+
+
+def begin_run(run: Path, config: Config, *, resume: bool) -> None:
+    """Make the run folder with its config.toml; without resume, forget what a run before left there."""
+    if not resume:
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
         for name in (NAME, "metrics.jsonl"):
             (run / name).unlink(missing_ok=True)
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot be created ({error.strerror})", file=run) from error
-    publish_bytes(run / "config.toml", to_toml(config).encode(), force=True)
+    run.mkdir(exist_ok=True)
+    if not (resume and (run / "config.toml").exists()):
+        publish_bytes(run / "config.toml", to_toml(config).encode(), force=True)
 
 
 def train(
@@ -143,9 +144,18 @@ def train(
     threads and torch), and begins anew where there is none. Raises ResumeError where config or data differ,
     DivergedError at the first loss that is not finite, InterruptedRun after saving when `stop` was asked.
     """
-    prepare_run(run, config, resume=resume, force=force)
-    with lock(run / "training"):
-        return _Training(config, motion, run, report, device, stop or StopRequest()).run_all()
+    options = bottleneck_options(config.model.bottleneck, config.bottleneck)
+    # Written out in full: a later default must not change what this run is.
+    config = replace(config, bottleneck={name: value for name, value in options.items() if value is not None})
+    try:
+        run.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot be created ({error.strerror})", file=run) from error
+    with lock(run):
+        check_run(run, config, resume=resume, force=force)
+        training = _Training(config, motion, run, report, device, stop or StopRequest())
+        begin_run(run, config, resume=resume)
+        return training.run_all()
 
 
 class _Training:
@@ -157,8 +167,12 @@ class _Training:
         self.config, self.motion, self.run, self.report, self.stop = config, motion, run, report, stop
         settings = config.train
         self.device = pick_device(device)
+        self.model = build_model(config, motion.dim)
         self.split = split_clips(motion, config.data.val_fraction, config.data.seed)
+        motion.verify()
         stats = column_stats(motion, self.split.train)
+        for clip in set(self.split.val) - set(self.split.train):
+            motion.check(clip)
         self.sampler = WindowSampler(motion, self.split.train, settings.window, settings.batch_size, settings.seed)
         self.warnings: list[str] = []
         if stats.constant.all():
@@ -169,7 +183,6 @@ class _Training:
         if self.sampler.empty:
             self._warn(f"{self.sampler.empty} clips without frames were left out of training")
 
-        self.model = build_model(config, motion.dim)
         self.model.normalizer.fit(stats)
         self.model.to(self.device)
         self.smooth = copy.deepcopy(self.model).requires_grad_(False)  # moving average of the weights
@@ -179,7 +192,7 @@ class _Training:
             betas=(settings.betas[0], settings.betas[1]),
             weight_decay=settings.weight_decay,
         )
-        groups = {resolve_columns(k, motion.layout, motion.dim): v for k, v in config.loss.columns.items()}
+        groups = [(resolve_columns(k, motion.layout, motion.dim), v) for k, v in config.loss.columns.items()]
         self.weights = column_weights(groups, self.model.normalizer.constant.cpu()).to(self.device)
         self.step = 0
         digest = hashlib.sha256(json.dumps([motion.names, motion.lengths.tolist(), motion.fps, motion.layout]).encode())
@@ -189,7 +202,7 @@ class _Training:
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
-        self.report.note(text)
+        self.report.warn(text)
 
     def run_all(self) -> Trained:
         """The loop: initialise, step, evaluate, save."""
@@ -233,9 +246,11 @@ class _Training:
     def _train_step(self) -> tuple[float, dict[str, float]]:
         """One batch, forwards and backwards; the loss and its terms."""
         settings, weights = self.config.train, self.config.loss
-        motion, mask = (part.to(self.device) for part in self.sampler.batch(self.step))
+        motion, mask = self.sampler.batch(self.step)
+        visible = None if bool(mask.all()) else mask.to(self.device)  # spares the network a multiplication a layer
+        motion, mask = motion.to(self.device), mask.to(self.device)
         self.model.train()
-        output, bottleneck = self.model(motion, mask, quantize=self.model.bottleneck.initialized)
+        output, bottleneck = self.model(motion, visible, quantize=self.model.bottleneck.initialized)
         target = self.model.normalizer(motion)
         terms = {
             "reconstruction": reconstruction(weights.reconstruction, output, target, mask, self.weights),
@@ -256,8 +271,8 @@ class _Training:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
         if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
             raise DivergedError(
-                f"the loss is {loss.item():g} and its gradient {norm.item():g} at step {self.step + 1}; the newest "
-                f"checkpoint is as it was; train with a smaller train.lr",
+                f"the loss is {loss.item():g} and its gradient {norm.item():g} at step {self.step + 1}; begin "
+                f"anew with a smaller train.lr (--force)",
                 file=self.run,
             )
         for group in self.optimizer.param_groups:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vqtool.errors import DataError
+from vqtool.errors import DataError, UsageError
 
 
 @dataclass
@@ -88,6 +88,13 @@ class Bottleneck(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """Latents [B, L, C] of codes [B, L, q]; DataError for a code outside its codebook."""
         raise TypeError(f"{type(self).__name__} is continuous and has no codes")
+
+    def layers_asked(self, num_quantizers: int | None) -> int:
+        """How many layers that is, all for None; UsageError where there are not so many."""
+        layers = len(self.codebook_sizes)
+        if num_quantizers is not None and not 1 <= num_quantizers <= layers:
+            raise UsageError(f"--num-quantizers {num_quantizers}: this tokenizer has {layers} layers")
+        return layers if num_quantizers is None else num_quantizers
 
     def check_codes(self, codes: Tensor) -> None:
         """DataError at the first code outside its codebook, or with more layers than there are."""

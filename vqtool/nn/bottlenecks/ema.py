@@ -18,9 +18,9 @@ class Codebook(nn.Module):
     sums        [K, C] moving average of the sum of those tokens (update "ema")
     initialized whether `initialize` has run
 
-    With "ema" (arXiv 1711.00937, appendix A.1) a code is sums / counts where counts > 1e-3, else left alone. A code
-    whose count falls below `revive_below` times the mean count is moved onto one of the batch's own vectors, and
-    its state with it.
+    With "ema" (arXiv 1711.00937, appendix A.1) a code that gets tokens is sums / counts where counts > 1e-3, else
+    left alone. A code whose count falls below `revive_below` times the mean count is moved onto one of the batch's
+    own vectors, and its state with it.
     """
 
     vectors: Tensor
@@ -61,7 +61,8 @@ class Codebook(nn.Module):
         if self.update_rule == "ema":
             self.sums.lerp_(segment_sum(vectors, indices, self.size), 1 - self.decay)
             means = self.sums / self.counts.clamp_min(1e-3)[:, None]
-            self.vectors.copy_(torch.where((self.counts > 1e-3)[:, None], means, self.vectors))
+            moved = (counts > 0) & (self.counts > 1e-3)  # sums and counts of an idle code shrink alike, up to rounding
+            self.vectors.copy_(torch.where(moved[:, None], means, self.vectors))
         self._revive(vectors, generator)
 
     def _revive(self, vectors: Tensor, generator: torch.Generator) -> None:

@@ -88,7 +88,9 @@ class FSQ(Bottleneck):
         self, latents: Tensor, num_quantizers: int | None = None, tolerance: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Codes [B, L, 1], and the tokens [B, L] that the steepest way could take to the next level."""
-        positions = self._positions(full_precision(latents))
+        self.layers_asked(num_quantizers)
+        with torch.autocast(latents.device.type, enabled=False):
+            positions = self._positions(full_precision(latents))
         away = 0.5 - (positions - positions.round()).abs()
         steepness = self.slope * self.steps / 2 * self.project_in.weight.norm(dim=1)
         reach = 0.0 if tolerance is None else tolerance.unsqueeze(-1) * steepness
@@ -97,7 +99,8 @@ class FSQ(Bottleneck):
     def decode(self, codes: Tensor) -> Tensor:
         """Latents [B, L, C] of codes [B, L, 1]."""
         self.check_codes(codes)
-        return self.project_out(self._values(codes[..., 0]))
+        with torch.autocast(codes.device.type, enabled=False):
+            return self.project_out(self._values(codes[..., 0]))
 
     def _values(self, codes: Tensor) -> Tensor:
         """Level values in -1..1 of codes [...]: [..., channels]."""

@@ -27,7 +27,7 @@ def nearest(vectors: Tensor, codebook: Tensor, *, exact: bool = True) -> Tensor:
     indices = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
     for start, block, scores in _scores(vectors, codebook):
         indices[start : start + len(block)] = _best(scores)
-    return indices
+    return indices.clamp_max_(len(codebook) - 1)  # infinite vectors make NaN of the padding, and NaN comes first
 
 
 def decide(vectors: Tensor, codebook: Tensor, tolerance: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -42,16 +42,18 @@ def decide(vectors: Tensor, codebook: Tensor, tolerance: Tensor | None = None) -
         best, index, second = _best_two(scores)
         near, far = _distance(block, best), _distance(block, second)
         slack = 0.0 if tolerance is None else tolerance[rows] * (near + far)
-        close = second - best <= slack + _rounding(block, codebook, near)
+        rounding = _rounding(block, codebook, near)
+        close = (second - best <= slack + rounding) & second.isfinite()  # the only code of a codebook is sure
         indices[rows] = index
         if vectors.dtype == torch.float64:
+            indices[rows] = _lowest_of_equals(scores, best, index, second - best <= rounding, rounding)
             unsure[rows] = close
             continue
         again = close.nonzero()[:, 0]
         if len(again):
             limit = None if tolerance is None else tolerance[rows][again].double()
             indices[start + again], unsure[start + again] = decide(block[again].double(), codebook.double(), limit)
-    return indices, unsure
+    return indices.clamp_max_(len(codebook) - 1), unsure
 
 
 def _distance(vectors: Tensor, scores: Tensor) -> Tensor:
@@ -78,7 +80,9 @@ def _scores(vectors: Tensor, codebook: Tensor) -> Iterator[tuple[int, Tensor, Te
     rows = max(GROUP, BLOCK_SCORES // len(weight))
     for start in range(0, len(vectors), rows):
         block = vectors[start : start + rows]
-        yield start, block, _product(block, weight, bias)
+        with torch.autocast(vectors.device.type, enabled=False):  # bfloat16 search changes up to 1 % of the codes
+            scores = _product(block, weight, bias)
+        yield start, block, scores
 
 
 def _product(vectors: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -104,6 +108,16 @@ def _best(scores: Tensor) -> Tensor:
     which = groups.amin(2).argmin(1)
     winner = groups[torch.arange(len(scores), device=scores.device), which]
     return which * GROUP + winner.argmin(1)
+
+
+def _lowest_of_equals(scores: Tensor, best: Tensor, index: Tensor, tied: Tensor, rounding: Tensor) -> Tensor:
+    """Index [n], where tied [n] the lowest of those whose scores differ by no more than rounding.
+
+    Equal codes do not get equal scores: a product rounds differently at its edges.
+    """
+    rows = tied.nonzero()[:, 0]
+    equal = scores[rows] <= (best + rounding)[rows, None]
+    return index.index_put((rows,), equal.to(torch.uint8).argmax(1))
 
 
 def _best_two(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:

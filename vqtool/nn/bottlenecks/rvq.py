@@ -71,6 +71,10 @@ class ResidualVQ(Bottleneck):
         """Whether `initialize` has run."""
         return bool(self._layer(0).initialized)
 
+    def _check_initialized(self) -> None:
+        if not self.initialized:
+            raise RuntimeError("the codebooks are empty: call initialize() with encoder outputs first")
+
     def codebooks(self) -> list[Tensor]:
         """[K, C] of each layer."""
         return [self._layer(q).vectors for q in range(self.num_quantizers)]
@@ -108,8 +112,7 @@ class ResidualVQ(Bottleneck):
 
     def forward(self, latents: Tensor, mask: Tensor | None = None) -> BottleneckOutput:
         """Quantize latents [B, L, C]; mask [B, L] is True on valid tokens. In training the codebooks follow."""
-        if not self.initialized:
-            raise RuntimeError("the codebooks are empty: call initialize() with encoder outputs first")
+        self._check_initialized()
         with torch.autocast(latents.device.type, enabled=False):
             return self._forward(full_precision(latents), mask)
 
@@ -156,11 +159,13 @@ class ResidualVQ(Bottleneck):
         self, latents: Tensor, num_quantizers: int | None = None, tolerance: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Codes [B, L, q], and the tokens [B, L] of which any layer's decision could change."""
+        self._check_initialized()
+        layers = self.layers_asked(num_quantizers)
         x = full_precision(latents)
         residual = x.flatten(0, 1)
         limit = None if tolerance is None else tolerance.flatten()
         codes, unsure = [], torch.zeros(len(residual), dtype=torch.bool, device=x.device)
-        for q in range(num_quantizers or self.num_quantizers):
+        for q in range(layers):
             vectors = self._layer(q).vectors.to(x.dtype)
             index, here = decide(residual, vectors, limit)
             codes.append(index)
@@ -170,6 +175,7 @@ class ResidualVQ(Bottleneck):
 
     def decode(self, codes: Tensor) -> Tensor:
         """The sum of the code vectors of the layers given, [B, L, C]."""
+        self._check_initialized()
         self.check_codes(codes)
         total = torch.zeros((), dtype=self._layer(0).vectors.dtype, device=codes.device)
         for q in range(codes.shape[-1]):

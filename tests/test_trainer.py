@@ -1,0 +1,281 @@
+"""Training: what it leaves behind, resuming it bit for bit, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import OPTIONS, Silent, small_config, waves, write_motion
+
+import vqtool
+from vqtool.errors import DataError, DivergedError, InterruptedRun, OutputError, ResumeError, UsageError
+from vqtool.nn.checkpoint import list_checkpoints
+from vqtool.nn.evaluation import evaluate
+from vqtool.nn.trainer import Trained, split_clips, train
+from vqtool.signals import StopRequest
+from vqtool.store import MotionSet, create_motion
+from vqtool.tokenizer_file import read_tokenizer
+
+LENGTHS = [60, 80, 100, 20]
+
+
+@pytest.fixture
+def motion(tmp_path: Path) -> Path:
+    return write_motion(tmp_path / "motion.h5", LENGTHS)
+
+
+def run_training(
+    motion: Path, run: Path, model: str = "rvq", report: Silent | None = None, **options: object
+) -> Trained:
+    """Train a small model; keyword arguments with __ are settings, others go to train()."""
+    changes = {key: value for key, value in options.items() if "__" in key}
+    given = {key: value for key, value in options.items() if "__" not in key}
+    with MotionSet([motion]) as clips:
+        config = small_config(model, **changes)
+        return train(config, clips, run, report or Silent(), device="cpu", **given)  # type: ignore[arg-type]
+
+
+class StopAt(Silent):
+    """Ask for a stop after a step, as a signal would."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.stop, self.step = StopRequest(), step
+
+    def stepped(self, step: int, steps: int, loss: float) -> None:
+        if step == self.step:
+            self.stop.signum = signal.SIGTERM
+
+
+@pytest.mark.parametrize("model", OPTIONS)
+@pytest.mark.parametrize("step", [2, 4, 17, 39])
+def test_a_stopped_and_resumed_training_is_bit_equal_to_an_uninterrupted_one(
+    model: str, step: int, motion: Path, tmp_path: Path
+) -> None:
+    run_training(motion, tmp_path / "whole", model)
+    report = StopAt(step)
+    with pytest.raises(InterruptedRun, match=f"after step {step}"):
+        run_training(motion, tmp_path / "parts", model, report, stop=report.stop)
+    run_training(motion, tmp_path / "parts", model, resume=True)
+    for name in ("tokenizer.safetensors", "metrics.jsonl", "checkpoints/step-000040/state.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
+
+
+def test_resume_goes_back_to_the_checkpoint_before_a_damaged_one(motion: Path, tmp_path: Path) -> None:
+    run_training(motion, tmp_path / "whole")
+    report = StopAt(30)
+    with pytest.raises(InterruptedRun):
+        run_training(motion, tmp_path / "run", report=report, stop=report.stop)
+    state = tmp_path / "run" / "checkpoints" / "step-000030" / "state.safetensors"
+    damaged = bytearray(state.read_bytes())
+    damaged[-100] ^= 1
+    state.write_bytes(damaged)
+    report = Silent()
+    run_training(motion, tmp_path / "run", report=report, resume=True)
+    assert any("SHA-256" in note for note in report.notes)
+    whole = (tmp_path / "whole" / "tokenizer.safetensors").read_bytes()
+    assert (tmp_path / "run" / "tokenizer.safetensors").read_bytes() == whole
+
+
+def test_the_global_random_state_neither_matters_nor_changes(motion: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    run_training(motion, tmp_path / "a")
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    run_training(motion, tmp_path / "b")
+    assert torch.equal(torch.get_rng_state(), before)
+    files = [(tmp_path / run / "tokenizer.safetensors").read_bytes() for run in "ab"]
+    assert files[0] == files[1]
+
+
+def test_another_seed_gives_another_tokenizer(motion: Path, tmp_path: Path) -> None:
+    run_training(motion, tmp_path / "a")
+    run_training(motion, tmp_path / "b", train__seed=1)
+    assert read_tokenizer(tmp_path / "a").tokenizer_id != read_tokenizer(tmp_path / "b").tokenizer_id
+
+
+def test_resume_with_another_config_names_what_differs(motion: Path, tmp_path: Path) -> None:
+    run_training(motion, tmp_path / "run")
+    with pytest.raises(ResumeError, match=r"train.lr: 0.001 -> 0.002"):
+        run_training(motion, tmp_path / "run", resume=True, train__lr=0.002)
+
+
+def test_resume_with_other_motion_is_refused(motion: Path, tmp_path: Path) -> None:
+    report = StopAt(5)
+    with pytest.raises(InterruptedRun):
+        run_training(motion, tmp_path / "run", report=report, stop=report.stop)
+    other = write_motion(tmp_path / "other.h5", [60, 80, 100, 21])
+    with pytest.raises(ResumeError, match="not what this run was begun with"):
+        run_training(other, tmp_path / "run", resume=True)
+
+
+def test_resume_of_a_finished_run_does_nothing(motion: Path, tmp_path: Path) -> None:
+    run_training(motion, tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    report = Silent()
+    run_training(motion, tmp_path / "run", report=report, resume=True)
+    assert report.steps == []
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_an_existing_run_is_refused(motion: Path, tmp_path: Path) -> None:
+    run_training(motion, tmp_path / "run")
+    with pytest.raises(OutputError, match="--resume"):
+        run_training(motion, tmp_path / "run")
+
+
+def test_a_folder_that_is_no_run_is_never_touched(motion: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(OutputError, match="no vqtool train made"):
+        run_training(motion, tmp_path / "mine", force=True)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+
+
+def test_force_begins_anew(motion: Path, tmp_path: Path) -> None:
+    run_training(motion, tmp_path / "a")
+    run_training(motion, tmp_path / "b", train__seed=5)
+    run_training(motion, tmp_path / "b", force=True)
+    files = [(tmp_path / run / "tokenizer.safetensors").read_bytes() for run in "ab"]
+    assert files[0] == files[1]
+
+
+def test_only_the_newest_checkpoints_are_kept(motion: Path, tmp_path: Path) -> None:
+    run_training(motion, tmp_path / "run", train__checkpoint_every=10, train__keep_checkpoints=2)
+    assert [step for step, _ in list_checkpoints(tmp_path / "run" / "checkpoints")] == [30, 40]
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_checkpoint(motion: Path, tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"smaller train\.lr"):
+        run_training(motion, tmp_path / "run", train__lr=1e30, train__lr_warmup=0, train__checkpoint_every=1)
+    assert list_checkpoints(tmp_path / "run" / "checkpoints")
+    assert not (tmp_path / "run" / "tokenizer.safetensors").exists()
+
+
+def test_training_learns(motion: Path, tmp_path: Path) -> None:
+    done = run_training(motion, tmp_path / "run", train__steps=150, data__val_fraction=0.0)
+    assert done.evaluation is not None
+    assert done.evaluation.nmse < 0.8
+
+
+def test_the_final_validation_is_that_of_the_saved_tokenizer(motion: Path, tmp_path: Path) -> None:
+    done = run_training(motion, tmp_path / "run")
+    codec = vqtool.load(tmp_path / "run", device="cpu")
+    with MotionSet([motion]) as clips:
+        found = evaluate(codec, clips, split_clips(clips, 0.05, 0).val)
+    assert done.evaluation is not None
+    assert found.nmse == pytest.approx(done.evaluation.nmse, rel=1e-5)
+    assert [counts.tolist() for counts in found.counts] == [counts.tolist() for counts in done.evaluation.counts]
+
+
+def test_the_tokenizer_keeps_the_validation_counts(motion: Path, tmp_path: Path) -> None:
+    done = run_training(motion, tmp_path / "run")
+    assert done.evaluation is not None
+    stored = read_tokenizer(tmp_path / "run").tensors["usage.counts.1"]
+    assert np.array_equal(stored, done.evaluation.counts[1])
+
+
+def test_metrics_hold_training_and_validation_lines(motion: Path, tmp_path: Path) -> None:
+    run_training(motion, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    val = [line for line in lines if line["split"] == "val"]
+    assert [line["step"] for line in val] == [20, 40]
+    assert len(val[0]["perplexity"]) == 3
+    assert {"reconstruction", "velocity", "commitment", "lr"} <= lines[-2].keys()
+
+
+def test_statistics_are_those_of_the_training_clips(motion: Path, tmp_path: Path) -> None:
+    run_training(motion, tmp_path / "run")
+    with MotionSet([motion]) as clips:
+        frames = np.concatenate([clips.read(clip) for clip in split_clips(clips, 0.05, 0).train])
+    stored = read_tokenizer(tmp_path / "run").tensors
+    assert np.allclose(stored["model.normalizer.mean"], frames.astype(np.float64).mean(0), rtol=1e-6)
+    assert np.allclose(stored["model.normalizer.scale"][:-1], frames.astype(np.float64).std(0)[:-1], rtol=1e-6)
+
+
+def test_constant_columns_are_reported_and_get_scale_one(motion: Path, tmp_path: Path) -> None:
+    report = Silent()
+    run_training(motion, tmp_path / "run", report=report)
+    assert any("constant columns" in note and note.endswith(": 4") for note in report.notes)
+    assert read_tokenizer(tmp_path / "run").tensors["model.normalizer.scale"][4] == 1
+
+
+def test_motion_that_does_not_move_is_refused(tmp_path: Path) -> None:
+    with create_motion(tmp_path / "still.h5", dim=2, fps=30) as writer:
+        writer.append("still", np.ones((50, 2)))
+    with pytest.raises(DataError, match="no column moves"):
+        run_training(tmp_path / "still.h5", tmp_path / "run")
+
+
+def test_a_nan_stops_training_before_the_first_step(tmp_path: Path) -> None:
+    frames = waves(50)
+    frames[7, 3] = np.inf
+    with create_motion(tmp_path / "bad.h5", dim=5, fps=30) as writer:
+        writer.append("jump", frames)
+    with pytest.raises(DataError, match=r"clip jump frame 7: column 3 is inf"):
+        run_training(tmp_path / "bad.h5", tmp_path / "run")
+
+
+def test_clips_shorter_than_the_window_are_trained_on(tmp_path: Path) -> None:
+    motion = write_motion(tmp_path / "short.h5", [5, 9, 3, 14])
+    assert run_training(motion, tmp_path / "run").steps == 40
+
+
+def test_a_codebook_that_stays_empty_is_warned_of_with_what_to_do(tmp_path: Path) -> None:
+    motion = write_motion(tmp_path / "motion.h5", [2400])
+    done = run_training(motion, tmp_path / "run", "fsq", bottleneck__codebook_size=512, train__steps=1)
+    assert any("of 512 codes" in text and "codebook_size" in text for text in done.warnings)
+
+
+def test_the_same_clip_falls_into_the_same_split_whatever_else_is_there(tmp_path: Path) -> None:
+    few, many = write_motion(tmp_path / "a.h5", [9] * 200), write_motion(tmp_path / "b.h5", [9] * 400)
+    with MotionSet([few]) as a, MotionSet([many]) as b:
+        held = {a.names[clip] for clip in split_clips(a, 0.2, 0).val}
+        more = {b.names[clip] for clip in split_clips(b, 0.2, 0).val}
+    assert held == {name for name in more if int(name[5:]) < 200}
+    assert 20 < len(held) < 60
+
+
+def test_splits_of_the_file_are_used(tmp_path: Path) -> None:
+    with create_motion(tmp_path / "m.h5", dim=5, fps=30) as writer:
+        for number, split in enumerate([0, 1, 2, 0]):
+            writer.append(f"c{number}", waves(40, seed=number), split)
+    with MotionSet([tmp_path / "m.h5"]) as clips:
+        split = split_clips(clips, 0.5, 0)
+    assert (split.train, split.val) == ([0, 3], [1])
+
+
+def test_column_weights_change_what_is_learned_best(motion: Path, tmp_path: Path) -> None:
+    options = {"train__steps": 100, "data__val_fraction": 0.0}
+    plain = run_training(motion, tmp_path / "a", **options).evaluation
+    heavy = run_training(motion, tmp_path / "b", **options, **{"loss__columns__0:1": 50.0}).evaluation
+    assert plain is not None
+    assert heavy is not None
+    assert heavy.squared[0] < 0.8 * plain.squared[0]
+
+
+def test_an_unknown_column_group_is_refused(motion: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no columns 'hand'"):
+        run_training(motion, tmp_path / "run", loss__columns__hand=2.0)
+
+
+@pytest.mark.parametrize("reconstruction", ["l1", "l2", "smooth_l1"])
+def test_every_reconstruction_loss_trains(reconstruction: str, motion: Path, tmp_path: Path) -> None:
+    done = run_training(motion, tmp_path / "run", loss__reconstruction=reconstruction)
+    assert done.evaluation is not None
+    assert done.evaluation.nmse < 1.2
+
+
+def test_a_second_training_in_the_same_folder_is_refused(
+    motion: Path,
+    tmp_path: Path,
+) -> None:
+    from vqtool.errors import LockedError
+    from vqtool.publish import lock
+
+    with lock(tmp_path / "run"), pytest.raises(LockedError):
+        run_training(motion, tmp_path / "run", resume=True)

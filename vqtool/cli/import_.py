@@ -1,0 +1,188 @@
+"""`vqtool import`."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vqtool.cli.options import Force, Json, Output, Quiet, metered, say
+
+if TYPE_CHECKING:
+    from vqtool.importing import Imported
+
+
+def import_(
+    source: Annotated[list[str], typer.Argument(help="Files, folders, globs, or @list.txt with one of these a line.")],
+    output: Output,
+    format: Annotated[
+        str,
+        typer.Option("--format", help="auto, humanml3d, lerobot, bvh, amass, npz, npy, csv, robomimic or hdf5."),
+    ] = "auto",
+    layout: Annotated[
+        str | None,
+        typer.Option("--layout", help="joints, positions or raw; by default joints of skeletons, else as it is."),
+    ] = None,
+    fps: Annotated[float | None, typer.Option("--fps", help="Resample to that; or say it, where files do not.")] = None,
+    drop_first_frame: Annotated[
+        str, typer.Option("--drop-first-frame", help="Of BVH: auto (where it is a T-pose), yes or no.")
+    ] = "auto",
+    mirror: Annotated[bool, typer.Option("--mirror", help="Add each clip's mirror image as NAME_mirrored.")] = False,
+    split: Annotated[
+        str, typer.Option("--split", metavar="TRAIN,VAL,TEST", help="Shares, by a hash of names.")
+    ] = "0.9,0.05,0.05",
+    units: Annotated[
+        str | None, typer.Option("--units", help="Of BVH: m, cm, mm, inch, or metres a unit; guessed by default.")
+    ] = None,
+    up: Annotated[str, typer.Option("--up", help="Of BVH: the vertical axis, y or z.")] = "y",
+    facing: Annotated[
+        str | None,
+        typer.Option("--facing", metavar="JOINTS", help="Left and right hip, left and right shoulder; or none."),
+    ] = None,
+    feet: Annotated[
+        str | None,
+        typer.Option("--feet", metavar="JOINTS", help="Left ankle, left toe, right ankle, right toe; or none."),
+    ] = None,
+    pairs: Annotated[
+        str | None, typer.Option("--pairs", metavar="L:R,...", help="Left and right joints for --mirror.")
+    ] = None,
+    skeleton: Annotated[Path | None, typer.Option("--skeleton", help="A BVH with the joint offsets for AMASS.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Which datasets (HDF5), arrays (npz) or column (LeRobot).")
+    ] = None,
+    group_by_skeleton: Annotated[
+        bool, typer.Option("--group-by-skeleton", help="A file for each skeleton: OUT-1.h5, OUT-2.h5, ...")
+    ] = False,
+    on_error: Annotated[str, typer.Option("--on-error", help="At a bad file: stop, or skip (exit 3).")] = "stop",
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Import motion files into one motion.h5.
+
+    BVH, HumanML3D and KIT-ML, AMASS, npy, npz, CSV, any HDF5 and LeRobot; the format is found by content. Clips are
+    named by their path. Skeletons become joint features, from which `vqtool export` makes BVH again.
+
+    Example: vqtool import mocap/ -o motion.h5 --fps 30 --mirror
+    """
+    from vqtool.formats.base import ReadOptions
+    from vqtool.formats.bvh import read_bvh
+    from vqtool.importing import ImportOptions, import_motion
+
+    rest = None
+    if skeleton is not None:
+        rest = read_bvh(skeleton, metres_per_unit=_metres(units), drop_first_frame="no", up=up).skeleton
+    options = ImportOptions(
+        format=format,
+        layout=layout,
+        fps=fps,
+        mirror=mirror,
+        split=_shares(split),
+        facing=_names(facing),
+        feet=_names(feet),
+        pairs=_pairs(pairs),
+        group_by_skeleton=group_by_skeleton,
+        on_error=on_error,
+        read=ReadOptions(
+            metres_per_unit=_metres(units),
+            up=up,
+            drop_first_frame=drop_first_frame,
+            skeleton=rest,
+            dataset=dataset,
+        ),
+    )
+    with metered(None, "clip", quiet) as meter:
+        done = import_motion(source, output, options, force=force, progress=meter.add)
+    if not quiet:
+        _tell(done)
+    for reason in done.skipped:
+        say(f"skipped: {reason}")
+    if as_json:
+        typer.echo(json.dumps(_plain(done) | {"seconds": round(meter.seconds, 3)}))
+    else:
+        for file in done.files:
+            splits = ", ".join(f"{count:,} {name}" for name, count in file.splits.items())
+            bodies = f", {file.bodies} bodies" if file.bodies > 1 else ""
+            what = f"{file.frames:,} frames at {file.fps:g} fps, {file.dim} columns, layout {file.layout}{bodies}"
+            rate = f"{file.frames / max(meter.seconds, 1e-9):,.0f} frames/s"
+            typer.echo(f"{file.path}: {file.clips:,} clips ({splits}), {what} ({rate})")
+    if done.skipped:
+        raise typer.Exit(3)
+
+
+def _metres(units: str | None) -> float | None:
+    """Metres a unit of --units."""
+    from vqtool.errors import UsageError
+    from vqtool.formats.bvh import UNITS
+
+    if units is None or units in UNITS:
+        return None if units is None else UNITS[units]
+    try:
+        return float(units)
+    except ValueError:
+        raise UsageError(f"--units is m, cm, mm, inch or a number of metres, not {units!r}") from None
+
+
+def _shares(split: str) -> tuple[float, float]:
+    """Shares of val and test of --split, the three in any scale that adds up."""
+    from vqtool.errors import UsageError
+
+    try:
+        train, val, test = (float(share) for share in split.split(","))
+    except ValueError:
+        raise UsageError(f"--split takes three shares, for example 0.9,0.05,0.05, not {split!r}") from None
+    if min(train, val, test) < 0 or abs(train + val + test - 1) > 1e-6 or train == 0:
+        raise UsageError(f"--split {split}: three shares that add up to 1 were expected, the first above 0")
+    return val, test
+
+
+def _names(joints: str | None) -> list[str] | None:
+    """The joints that an option lists; [] for "none"."""
+    if joints is None:
+        return None
+    return [] if joints == "none" else [name.strip() for name in joints.split(",")]
+
+
+def _pairs(pairs: str | None) -> list[tuple[str, str]] | None:
+    """Left and right joints of --pairs L:R,..."""
+    from vqtool.errors import UsageError
+
+    if pairs is None:
+        return None
+    found = [pair.rpartition(":") for pair in pairs.split(",")]
+    if not all(left and right for left, _, right in found):
+        raise UsageError(f"--pairs takes LEFT:RIGHT,LEFT:RIGHT,..., not {pairs!r}")
+    return [(left.strip(), right.strip()) for left, _, right in found]
+
+
+def _tell(done: Imported) -> None:
+    """What was decided and what was odd, on stderr: alike notes together, with the first clips of each."""
+    for label, notes in (("", done.notes), ("warning: ", done.warnings)):
+        kinds: dict[str, list[tuple[str, str]]] = {}
+        for clip, text in notes:
+            kinds.setdefault(re.sub(r"[\d.]+", "", text.partition(":")[0]), []).append((clip, text))
+        for alike in kinds.values():
+            clip, text = alike[0]
+            others = f" (and {len(alike) - 1:,} clips alike)" if len(alike) > 1 else ""
+            say(f"{label}{clip}: {text}{others}")
+
+
+def _plain(done: Imported) -> dict[str, Any]:
+    """As the object that --json prints."""
+    files = [
+        {
+            "output": str(file.path),
+            "clips": file.clips,
+            "frames": file.frames,
+            "dim": file.dim,
+            "fps": file.fps,
+            "layout": file.layout,
+            "bodies": file.bodies,
+            "splits": file.splits,
+        }
+        for file in done.files
+    ]
+    return {"schema_version": 1, "files": files, "skipped": done.skipped, "warnings": len(done.warnings)}

@@ -1,0 +1,147 @@
+"""npy and npz files of [T, D] numbers or [T, J, 3] positions; no pickles. An npz holds a clip in each such array."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vqtool.errors import DataError, MissingInputError, StorageError
+from vqtool.formats.base import MAX_CLIP_BYTES, Clip, ReadOptions, Recording, as_frames, clip_file, first_bytes
+
+if TYPE_CHECKING:
+    from vqtool.store import MotionSet
+
+RATES = ("fps", "framerate", "frame_rate", "mocap_framerate", "mocap_frame_rate")  # scalars of an npz
+
+
+def is_npy(path: Path) -> bool:
+    """Whether it begins as a npy file does."""
+    return first_bytes(path, 6) == b"\x93NUMPY"
+
+
+def is_npz(path: Path) -> bool:
+    """Whether it begins as a zip file does."""
+    return first_bytes(path, 4)[:2] == b"PK"
+
+
+def npy_clips(path: Path, name: str, options: ReadOptions) -> Iterator[Clip]:
+    """The one clip of a npy file."""
+
+    def read() -> Recording:
+        frames, layout = as_frames(load_npy(path), path)
+        return Recording(frames, None, layout)
+
+    yield Clip(name, path, read)
+
+
+def load_npy(path: Path) -> np.ndarray:
+    """The array of a npy file; DataError where it is damaged, a pickle or larger than can be held."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise MissingInputError("no such file", file=path) from None
+    except (ValueError, EOFError) as error:
+        raise DataError("is not a readable npy file (damaged, cut off, or of Python objects)", file=path) from error
+    except OSError as error:
+        raise StorageError(f"cannot be read ({error.strerror or error})", file=path) from error
+    if not isinstance(array, np.ndarray):
+        raise DataError("is not a npy file; name it .npz", file=path)
+    if array.nbytes > MAX_CLIP_BYTES:
+        raise DataError(f"is larger than {MAX_CLIP_BYTES >> 30} GiB; cut it into clips", file=path)
+    return np.array(array)
+
+
+def write_npy(folder: Path, motion: MotionSet, clips: Sequence[int], stems: Sequence[str]) -> None:
+    """STEM.npy of each clip: [T, D], or of layout positions [T, J, 3]."""
+    for clip, stem in zip(clips, stems, strict=True):
+        frames = motion.read_all(clip)
+        if motion.layout == "positions":
+            frames = frames.reshape(len(frames), -1, 3)
+        np.save(clip_file(folder, stem, ".npy"), frames)
+
+
+def npz_clips(path: Path, name: str, options: ReadOptions) -> Iterator[Clip]:
+    """The arrays of a npz file that are motion: the file's name if it is one, else with the array's name behind."""
+    with open_npz(path) as arrays:
+        fps = frame_rate(arrays, path)
+        keys = [key for key, shape in arrays.items() if len(shape) in (2, 3)]
+    keys = [key for key in keys if options.dataset is None or fnmatchcase(key, options.dataset)]
+    if not keys:
+        raise DataError("holds no array [T, D] or [T, J, 3]", file=path)
+    for key in keys:
+        yield Clip(name if len(keys) == 1 else f"{name}/{key}", path, partial(_read_array, path, key, fps))
+
+
+def _read_array(path: Path, key: str, fps: float | None) -> Recording:
+    with open_npz(path) as arrays:
+        frames, layout = as_frames(arrays.read(key), path, key)
+    return Recording(frames, fps, layout)
+
+
+class Arrays(Mapping[str, tuple[int, ...]]):
+    """The arrays of an open npz file by name: their shapes at once, their numbers when read."""
+
+    def __init__(self, path: Path, file: zipfile.ZipFile) -> None:
+        self._path, self._file = path, file
+        self._shapes = {
+            info.filename.removesuffix(".npy"): self._shape(info)
+            for info in file.infolist()
+            if info.filename.endswith(".npy")
+        }
+
+    def _shape(self, info: zipfile.ZipInfo) -> tuple[int, ...]:
+        with self._file.open(info) as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+        if dtype.hasobject:
+            return ()
+        if int(np.prod(shape, dtype=object)) * dtype.itemsize > min(MAX_CLIP_BYTES, info.file_size):
+            raise DataError("declares more data than it holds, or than can be held", file=self._path)
+        return tuple(shape)
+
+    def __getitem__(self, key: str) -> tuple[int, ...]:
+        return self._shapes[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def read(self, key: str) -> np.ndarray:
+        """One array, whole."""
+        with self._file.open(f"{key}.npy") as file:
+            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+
+@contextmanager
+def open_npz(path: Path) -> Iterator[Arrays]:
+    """The arrays of a npz file; DataError wherever it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            yield Arrays(path, file)
+    except FileNotFoundError:
+        raise MissingInputError("no such file", file=path) from None
+    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
+        raise DataError("is not a readable npz file (damaged, cut off, or of Python objects)", file=path) from error
+    except OSError as error:
+        raise StorageError(f"cannot be read ({error.strerror or error})", file=path) from error
+
+
+def frame_rate(arrays: Arrays, path: Path) -> float | None:
+    """Frames a second, where a scalar says so."""
+    for key in RATES:
+        if key in arrays and arrays[key] in ((), (1,)):
+            value = arrays.read(key)
+            if value.dtype.kind in "fiu" and 0 < float(value.reshape(())) < 1e6:
+                return float(value.reshape(()))
+            raise DataError(f"has {key} {value}; a positive number was expected", file=path)
+    return None
