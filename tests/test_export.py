@@ -17,8 +17,7 @@ from vqtool.formats.bvh import read_bvh
 from vqtool.store import MotionSet, create_motion
 from vqtool.tokens import TokenSet
 
-SETTINGS = ["model.width=16", "model.latent_dim=8", "model.depth=2", "bottleneck.codebook_size=16"]
-SMALL = [word for one in [*SETTINGS, "train.batch_size=4", "train.window=16"] for word in ("--set", one)]
+SMALL = ["--model", "fsq", "--set", "model.width=16", "--set", "model.latent_dim=8"]  # no k-means
 
 
 @pytest.fixture
