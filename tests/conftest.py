@@ -72,6 +72,9 @@ class Silent:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
+    def warn(self, text: str) -> None:
+        self.notes.append(text)
+
     def stepped(self, step: int, steps: int, loss: float) -> None:
         self.steps.append(step)
 

@@ -92,6 +92,7 @@ class Config:
 
 SECTIONS = tuple(section.name for section in fields(Config))
 PREFIX = "VQTOOL_"
+OTHER_VARIABLES = {"VQTOOL_DEVICE", "VQTOOL_THREADS", "VQTOOL_DEBUG", "VQTOOL_TEST_DATA"}
 
 
 def flatten(sections: Mapping[str, Any], origin: str) -> dict[str, Any]:
@@ -119,12 +120,16 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def read_environment(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Settings from variables such as VQTOOL_TRAIN_LR=1e-3; other VQTOOL_* variables are not settings."""
+    """Settings from variables such as VQTOOL_TRAIN_LR=1e-3; UsageError for a VQTOOL_* variable that means nothing."""
     found = {}
     for name, text in environment.items():
+        if not name.startswith(PREFIX) or name in OTHER_VARIABLES:
+            continue
         section, _, key = name.removeprefix(PREFIX).lower().partition("_")
-        if name.startswith(PREFIX) and section in SECTIONS and key:
-            found[f"{section}.{key}"] = parse_value(text)
+        if section not in SECTIONS or not key:
+            names = [f"{PREFIX}{known.replace('.', '_').upper()}" for known in _known()]
+            raise UsageError(f"the environment variable {name} means nothing{_nearest(name, names)}")
+        found[f"{section}.{key}"] = parse_value(text)
     return found
 
 

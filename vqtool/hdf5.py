@@ -82,19 +82,19 @@ def walk(file: Path, group: h5py.Group, depth: int = 0) -> Iterator[h5py.Dataset
     """Every dataset below `group` by hard links, in name order; each object once, no link followed elsewhere."""
     seen: set[tuple[int, int]] = set()
 
-    def visit(group: h5py.Group, depth: int) -> Iterator[h5py.Dataset]:
-        info = h5py.h5o.get_info(group.id)
+    def visit(node: h5py.Group | h5py.Dataset, depth: int) -> Iterator[h5py.Dataset]:
+        info = h5py.h5o.get_info(node.id)
         if (info.fileno, info.addr) in seen or depth > MAX_DEPTH:
             return
         seen.add((info.fileno, info.addr))
-        for name in group:
-            if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-                continue
-            child = group[name]
-            if isinstance(child, h5py.Group):
-                yield from visit(child, depth + 1)
-            elif isinstance(child, h5py.Dataset):
-                yield child
+        if isinstance(node, h5py.Dataset):
+            yield node
+            return
+        for name in node:
+            if node.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD:
+                child = node[name]
+                if isinstance(child, h5py.Group | h5py.Dataset):
+                    yield from visit(child, depth + 1)
 
     try:
         yield from visit(group, depth)

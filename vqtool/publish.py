@@ -68,6 +68,8 @@ def check_output(path: Path, *, force: bool, inputs: tuple[Path, ...] = ()) -> N
     Raises OutputError when it exists (unless `force`), is a folder or a device, or has no parent folder;
     UsageError when it is one of `inputs`.
     """
+    if str(path) == "-":
+        raise UsageError("HDF5 cannot be written to stdout; name a file with -o")
     try:
         parent, exists = path.parent.is_dir(), path.exists()
     except OSError as error:

@@ -164,7 +164,7 @@ class DatasetFile:
         rates: dict[float, str] = {}
         for dataset in walk(path, self._h5):
             name = dataset.name.lstrip("/")
-            if pattern is not None and not fnmatch.fnmatchcase(name, pattern.lstrip("/")):
+            if pattern is not None and not _matches(name, pattern):
                 continue
             if dataset.dtype.kind not in "fiu" or not _is_clip(dataset.shape):
                 continue
@@ -209,6 +209,12 @@ class DatasetFile:
         self._h5.close()
 
 
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a dataset's path fits a pattern, part by part: * and ? do not match a slash."""
+    parts, wanted = name.split("/"), pattern.strip("/").split("/")
+    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
+
+
 def _is_clip(shape: tuple[int, ...]) -> bool:
     """[T, D], or [T, J, 3] positions of J joints."""
     return len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
@@ -233,13 +239,13 @@ class MotionSet:
     columns, fps or layout, UsageError where fps is known from neither the files nor `fps`.
     """
 
-    def __init__(self, paths: Sequence[Path], *, dataset: str | None = None, fps: float | None = None) -> None:
+    def __init__(self, paths: Sequence[str | Path], *, dataset: str | None = None, fps: float | None = None) -> None:
         if not paths:
             raise UsageError("no motion file named")
-        self.paths = tuple(paths)
+        self.paths = tuple(Path(path) for path in paths)
         self._sources: list[_Source] = []
         try:
-            for path in paths:
+            for path in self.paths:
                 self._sources.append(_open_source(path, dataset))
             self._join(fps)
         except BaseException:
@@ -248,17 +254,19 @@ class MotionSet:
 
     def _join(self, fps: float | None) -> None:
         first = self._sources[0]
-        for other in self._sources[1:]:
-            for what in ("dim", "fps", "layout"):
-                mine, theirs = getattr(first, what), getattr(other, what)
-                if mine != theirs:
-                    label = {"dim": "columns"}.get(what, what)
-                    raise DataError(f"has {label} {theirs}, but {first.path} has {mine}", file=other.path)
-        rate = fps if fps is not None else first.fps
+        rate = next((source.fps for source in self._sources if source.fps is not None), fps)
         if rate is None:
             raise UsageError("says no frame rate (attribute fps); add --fps, for example --fps 30", file=first.path)
         if not 0 < rate < 1e6:
             raise DataError(f"has fps {rate:g}; a positive number was expected", file=first.path)
+        for other in self._sources:
+            if fps is not None and other.fps not in (None, fps):
+                raise UsageError(f"says fps {other.fps:g}; leave --fps {fps:g} out", file=other.path)
+            asked = {"columns": (first.dim, other.dim), "layout": (first.layout, other.layout)}
+            asked["fps"] = (rate, rate if other.fps is None else other.fps)
+            for what, (mine, theirs) in asked.items():
+                if mine != theirs:
+                    raise DataError(f"has {what} {theirs}, but {first.path} has {mine}", file=other.path)
         self.fps = float(rate)
         self.dim, self.layout = first.dim, first.layout
         if self.dim == 0:
@@ -353,6 +361,11 @@ class MotionSet:
                     frame=start + bad,
                 )
             yield frames
+
+    def check(self, clip: int) -> None:
+        """Read a whole clip; DataError at the first frame that is not finite."""
+        for _ in self.blocks(clip):
+            pass
 
     def verify(self) -> None:
         """Compare each motion.h5 with its SHA-256; DataError when a bit has changed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,7 +23,12 @@ from vqtool.cli.options import (
     metered,
     say,
     set_threads,
+    show_rows,
 )
+
+if TYPE_CHECKING:
+    from vqtool.nn.codec import Codec
+    from vqtool.store import MotionSet
 
 
 def encode(
@@ -63,10 +68,7 @@ def encode(
         codec = load(run, device=device, numerics=numerics)
         frames = int(clips.lengths.sum())
         if dry_run:
-            codec.check_motion(clips)
-            tokens = int((-(-clips.lengths // codec.downsample)).sum())
-            layers = num_quantizers or len(codec.info.codebook_sizes)
-            typer.echo(f"clips   {len(clips):,}\nframes  {frames:,}\ntokens  {tokens:,} x {layers} layers")
+            _show_plan(codec, clips, num_quantizers, as_json)
             return
         with metered(frames, "frame", quiet) as meter:
             done = encode_file(
@@ -86,7 +88,7 @@ def encode(
             "output": str(output),
             "clips": done.clips,
             "frames": done.frames,
-            "tokens": done.tokens,
+            "token_frames": done.token_frames,
             "skipped": len(done.skipped),
             "decided_again": done.decided_again,
             "seconds": round(meter.seconds, 3),
@@ -95,9 +97,25 @@ def encode(
     else:
         rate = done.frames / max(meter.seconds, 1e-9)
         again = f", {done.decided_again:,} decided in float64" if done.decided_again else ""
-        typer.echo(
-            f"{output}: {done.clips:,} clips, {done.frames:,} frames -> {done.tokens:,} tokens "
-            f"({rate:,.0f} frames/s{again})"
-        )
+        size = _size(codec, done.token_frames, num_quantizers)
+        typer.echo(f"{output}: {done.clips:,} clips, {done.frames:,} frames -> {size} ({rate:,.0f} frames/s{again})")
     if done.skipped:
         raise typer.Exit(3)
+
+
+def _size(codec: Codec, token_frames: int, num_quantizers: int | None) -> str:
+    """45,780 token frames x 6 layers, or as many latents."""
+    layers = codec.model.bottleneck.layers_asked(num_quantizers)
+    return f"{token_frames:,} token frames x {layers} layers" if layers else f"{token_frames:,} latents"
+
+
+def _show_plan(codec: Codec, motion: MotionSet, num_quantizers: int | None, as_json: bool) -> None:
+    codec.check_motion(motion)
+    token_frames = int((-(-motion.lengths // codec.downsample)).sum())
+    result = {"schema_version": 1, "clips": len(motion), "frames": int(motion.lengths.sum())}
+    result |= {"token_frames": token_frames, "layers": codec.model.bottleneck.layers_asked(num_quantizers)}
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        size = _size(codec, token_frames, num_quantizers)
+        show_rows([("clips", f"{len(motion):,}"), ("frames", f"{result['frames']:,}"), ("output", size)])

@@ -22,7 +22,7 @@ Dataset = Annotated[
 ]
 Fps = Annotated[float | None, typer.Option("--fps", help="Frames a second, where the file does not say.")]
 Split = Annotated[str | None, typer.Option("--split", help="Only the clips of this split: train, val or test.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.", envvar="VQTOOL_DEVICE")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.", envvar="VQTOOL_DEVICE")]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads (all by default).", envvar="VQTOOL_THREADS")
 ]
@@ -90,11 +90,11 @@ class Meter:
                 left = f", {max(0, self.total - self.done) / max(rate, 1e-9):,.0f} s left"
             say(f"{share}{self.done:,} {self.unit}s, {rate:,.1f} a second{left}  {note}".rstrip())
 
-    def write(self, text: str) -> None:
-        """A line that does not break the bar."""
+    def write(self, text: str, *, always: bool = False) -> None:
+        """A line that does not break the bar; `always`: also if quiet."""
         if self._bar is not None:
             self._bar.write(f"vqtool: {text}", file=sys.stderr)
-        elif not self.quiet:
+        elif always or not self.quiet:
             say(text)
 
     @property

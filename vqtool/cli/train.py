@@ -92,6 +92,9 @@ class _Report:
     def note(self, text: str) -> None:
         self.meter.write(text)
 
+    def warn(self, text: str) -> None:
+        self.meter.write(f"warning: {text}", always=True)
+
     def stepped(self, step: int, steps: int, loss: float) -> None:
         if self.meter.done == 0 and step > 1:  # resumed
             self.meter.add(step - 1)
@@ -103,7 +106,7 @@ class _Report:
             usage = " ".join(f"{share:.0%}" for share in record["usage"])
             text += f", codes used {usage}, perplexity {' '.join(f'{p:.0f}' for p in record['perplexity'])}"
         if "kl" in record:
-            text += f", KL {record['kl']:.2f} nats a token"
+            text += f", KL {record['kl']:.2f} nats per token frame"
         self.meter.write(text)
 
 
@@ -146,7 +149,7 @@ def _show(done: Trained, config: Config, as_json: bool) -> None:
     if found is not None:
         result |= {"nmse": found.nmse, "nmae": found.nmae}
         result["layers"] = [
-            {"codes": len(c), "used": int((c > 0).sum()), "perplexity": perplexity(c)} for c in found.counts
+            {"codebook_size": len(c), "used": int((c > 0).sum()), "perplexity": perplexity(c)} for c in found.counts
         ]
         if found.kl is not None and found.variance is not None:
             result |= {"kl": float(found.kl.sum()), "active_units": int((found.variance > 0.01).sum())}
@@ -163,9 +166,9 @@ def _show(done: Trained, config: Config, as_json: bool) -> None:
         rows.append(("normalised MSE", f"{found.nmse:.4f}  (1 = no better than the mean pose)"))
         rows.append(("normalised MAE", f"{found.nmae:.4f}"))
         for q, layer in enumerate(result["layers"]):
-            used = f"{layer['used']:,} of {layer['codes']:,} codes used"
+            used = f"{layer['used']:,} of {layer['codebook_size']:,} codes used"
             rows.append((f"layer {q}", f"{used}, perplexity {layer['perplexity']:.1f}"))
         if "kl" in result:
             units = f"{result['active_units']} of {len(found.kl) if found.kl is not None else 0} units active"
-            rows.append(("latents", f"{units}, KL {result['kl']:.2f} nats a token"))
+            rows.append(("latents", f"{units}, KL {result['kl']:.2f} nats per token frame"))
     show_rows(rows)

@@ -53,11 +53,14 @@ class Span:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that "auto", "cpu", "cuda" or "mps" means; UsageError where it is not there."""
+    """The device that "auto" (a GPU of CUDA, else the CPU), "cpu" or "cuda" means; UsageError where it is not there.
+
+    MPS has no float64, which exact decisions need.
+    """
+    if name == "mps":
+        raise UsageError("device 'mps' has no float64, which exact tokens need; use --device cpu")
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -242,8 +245,6 @@ class Codec:
         if not double:
             return self.model
         if self._double is None:
-            if self.device.type == "mps":
-                raise UsageError("numerics 'stable' and 'float64' need float64, which mps lacks; add --numerics fast")
             self._double = copy.deepcopy(self.model).double()
         return self._double
 
@@ -289,15 +290,19 @@ class Codec:
             raise MismatchError(what, file=where)
 
     def reconstruct(
-        self, motion: MotionSet, clips: Sequence[int], progress: Progress | None = None
+        self,
+        motion: MotionSet,
+        clips: Sequence[int],
+        num_quantizers: int | None = None,
+        progress: Progress | None = None,
     ) -> Iterator[tuple[Span, np.ndarray, np.ndarray]]:
-        """(span, its codes [n, Q], its reconstruction [n * downsample, D] in raw units) of those clips.
+        """(span, its codes [n, q], its reconstruction [n * downsample, D] in raw units) of those clips.
 
         The reconstruction of the last span of a clip is cut to the clip's length. A VAE gives mean and logvar
         [2, n, C] as codes and decodes the mean.
         """
         for part in self._groups(motion, clips):
-            codes = self.encode_spans(part, motion.read)
+            codes = self.encode_spans(part, motion.read, num_quantizers)
             for span, frames in self.decode_spans(part, self._reader(codes)):
                 yield span, codes[span], frames[: span.num_frames - span.start * self.downsample]
                 if progress is not None:

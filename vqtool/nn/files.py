@@ -19,7 +19,7 @@ class Encoded:
 
     clips: int
     frames: int
-    tokens: int
+    token_frames: int
     skipped: list[str]
     decided_again: int
 
@@ -55,10 +55,7 @@ def encode_file(
     on_error "skip" leaves out clips with NaN or infinity and lists them; "stop" raises DataError at the first.
     """
     codec.check_motion(motion)
-    layers = len(codec.info.codebook_sizes)
-    if num_quantizers is not None and not 1 <= num_quantizers <= layers:
-        raise UsageError(f"--num-quantizers {num_quantizers}: this tokenizer has {layers} layers")
-    kept = num_quantizers or layers
+    kept = codec.model.bottleneck.layers_asked(num_quantizers)
     motion.verify()
     clips, skipped = check_clips(motion, on_error)
     names = [motion.names[clip] for clip in clips]
@@ -90,8 +87,7 @@ def check_clips(motion: MotionSet, on_error: str) -> tuple[list[int], list[str]]
     clips, skipped = [], []
     for clip in range(len(motion)):
         try:
-            for _ in motion.blocks(clip):
-                pass
+            motion.check(clip)
             clips.append(clip)
         except DataError as error:
             if on_error != "skip":
@@ -112,7 +108,8 @@ def decode_file(
 ) -> int:
     """Decode a tokens.h5 or latents.h5 to a motion.h5, every clip at its true length; returns the frames written.
 
-    Of latents the mean is decoded, or with a `sample_seed` a draw from the posterior. Raises MismatchError for tokens of another tokenizer, DataError where the file is damaged.
+    Of latents the mean is decoded, or with a `sample_seed` a draw from the posterior. Raises MismatchError for tokens
+    of another tokenizer, DataError where the file is damaged.
     """
     if tokens.header.tokenizer_id != codec.info.tokenizer_id:
         mine, theirs = codec.info.tokenizer_id[:12], tokens.header.tokenizer_id[:12]

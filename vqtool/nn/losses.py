@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,8 @@ def velocity(kind: str, output: Tensor, target: Tensor, mask: Tensor, weights: T
     return reconstruction(kind, output.diff(dim=1), target.diff(dim=1), pairs, weights)
 
 
-def column_weights(columns: Sequence[tuple[slice, float]], constant: Tensor) -> Tensor:
-    """[D] weights with mean 1 over the columns that move; constant columns get 0."""
+def column_weights(columns: Iterable[tuple[slice, float]], constant: Tensor) -> Tensor:
+    """[D] weights with mean 1, later ones win. Constant columns get 0: the loss is a mean over those that move."""
     weights = torch.ones(len(constant))
     for where, weight in columns:
         weights[where] = weight

@@ -9,7 +9,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from vqtool.codebook import perplexity
 from vqtool.config import Config, build_config, differences, read_toml, to_toml
 from vqtool.errors import DataError, DivergedError, InterruptedRun, OutputError, ResumeError
 from vqtool.motion import resolve_columns
+from vqtool.nn.bottlenecks import bottleneck_options
 from vqtool.nn.checkpoint import (
     from_numpy,
     newest_checkpoint,
@@ -52,6 +53,9 @@ class Report(Protocol):
 
     def note(self, text: str) -> None:
         """Something worth a line."""
+
+    def warn(self, text: str) -> None:
+        """Something that must not be missed."""
 
     def stepped(self, step: int, steps: int, loss: float) -> None:
         """A training step is done."""
@@ -140,6 +144,9 @@ def train(
     threads and torch), and begins anew where there is none. Raises ResumeError where config or data differ,
     DivergedError at the first loss that is not finite, InterruptedRun after saving when `stop` was asked.
     """
+    options = bottleneck_options(config.model.bottleneck, config.bottleneck)
+    # Written out in full: a later default must not change what this run is.
+    config = replace(config, bottleneck={name: value for name, value in options.items() if value is not None})
     try:
         run.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -162,7 +169,10 @@ class _Training:
         self.device = pick_device(device)
         self.model = build_model(config, motion.dim)
         self.split = split_clips(motion, config.data.val_fraction, config.data.seed)
+        motion.verify()
         stats = column_stats(motion, self.split.train)
+        for clip in set(self.split.val) - set(self.split.train):
+            motion.check(clip)
         self.sampler = WindowSampler(motion, self.split.train, settings.window, settings.batch_size, settings.seed)
         self.warnings: list[str] = []
         if stats.constant.all():
@@ -192,7 +202,7 @@ class _Training:
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
-        self.report.note(text)
+        self.report.warn(text)
 
     def run_all(self) -> Trained:
         """The loop: initialise, step, evaluate, save."""
@@ -261,8 +271,8 @@ class _Training:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
         if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
             raise DivergedError(
-                f"the loss is {loss.item():g} and its gradient {norm.item():g} at step {self.step + 1}; the newest "
-                f"checkpoint is as it was; train with a smaller train.lr",
+                f"the loss is {loss.item():g} and its gradient {norm.item():g} at step {self.step + 1}; begin "
+                f"anew with a smaller train.lr (--force)",
                 file=self.run,
             )
         for group in self.optimizer.param_groups:
@@ -327,7 +337,7 @@ class _Training:
     def _warn_of_dead_codes(self, evaluation: Evaluation) -> None:
         for q, counts in enumerate(evaluation.counts):
             used = int((counts > 0).sum())
-            if used < LOW_USAGE * len(counts) and evaluation.tokens >= len(counts):
+            if used < LOW_USAGE * len(counts) and evaluation.token_frames >= len(counts):
                 self._warn(
                     f"layer {q} uses {used} of {len(counts)} codes ({used / len(counts):.0%}): the codebook is too "
                     "large for this data or has collapsed; try a smaller bottleneck.codebook_size, more train.steps, a "

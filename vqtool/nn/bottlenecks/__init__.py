@@ -19,7 +19,22 @@ BOTTLENECKS: dict[str, type[Bottleneck]] = {
     "fsq": FSQ,
 }
 
-__all__ = ["BOTTLENECKS", "Bottleneck", "BottleneckOutput", "build_bottleneck"]
+__all__ = ["BOTTLENECKS", "Bottleneck", "BottleneckOutput", "bottleneck_options", "build_bottleneck"]
+
+
+def bottleneck_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a bottleneck, the constructor's defaults where `options` says nothing.
+
+    Raises UsageError for an unknown name or option, naming what there is.
+    """
+    if name not in BOTTLENECKS:
+        raise UsageError(f"no model {name!r}; there are {', '.join(BOTTLENECKS)}")
+    parameters = inspect.signature(BOTTLENECKS[name]).parameters.values()
+    known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    for option in options:
+        if option not in known:
+            raise UsageError(f"bottleneck {name!r} has no option {option!r}; it takes {', '.join(known)}")
+    return known | dict(options)
 
 
 def build_bottleneck(name: str, latent_dim: int, options: Mapping[str, Any]) -> Bottleneck:
@@ -27,13 +42,8 @@ def build_bottleneck(name: str, latent_dim: int, options: Mapping[str, Any]) -> 
 
     Raises UsageError for an unknown name or option, naming what there is.
     """
-    if name not in BOTTLENECKS:
-        raise UsageError(f"no model {name!r}; there are {', '.join(BOTTLENECKS)}")
+    options = bottleneck_options(name, options)
     kind = BOTTLENECKS[name]
-    known = [p.name for p in inspect.signature(kind).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for option in options:
-        if option not in known:
-            raise UsageError(f"bottleneck {name!r} has no option {option!r}; it takes {', '.join(known)}")
     try:
         return kind(latent_dim, **options)
     except (TypeError, ValueError) as error:

@@ -19,8 +19,8 @@ class Codebook(nn.Module):
     initialized whether `initialize` has run
 
     With "ema" (arXiv 1711.00937, appendix A.1) a code that gets tokens is sums / counts where counts > 1e-3, else
-    left alone. A code whose count falls below `revive_below` times the mean count is moved onto one of the batch's own vectors, and
-    its state with it.
+    left alone. A code whose count falls below `revive_below` times the mean count is moved onto one of the batch's
+    own vectors, and its state with it.
     """
 
     vectors: Tensor

@@ -1,0 +1,302 @@
+"""The pages in docs/ hold: their commands and Python run, and their tables agree with the code."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import json
+import re
+import shlex
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from vqtool import errors
+from vqtool.cli import app, main
+from vqtool.config import Config, build_config, flatten
+from vqtool.store import MotionSet
+
+ROOT = Path(__file__).parents[1]
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]}
+CLI = PAGES["cli.md"]
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+SMALL = {"VQTOOL_MODEL_WIDTH": "16", "VQTOOL_MODEL_DEPTH": "1", "VQTOOL_MODEL_LATENT_DIM": "8", "VQTOOL_THREADS": "1"}
+STEPS = "3"
+# What a page's Python takes for granted.
+GIVEN = {"README.md": ["motion"]}
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+
+def section(page: str, title: str) -> str:
+    """What stands under a heading, up to the next of its level or above."""
+    found = re.search(rf"^(#+) {re.escape(title)}\n", page, re.MULTILINE)
+    assert found, f"no section {title!r}"
+    rest = page[found.end() :]
+    end = re.search(rf"^#{{1,{len(found[1])}}} ", re.sub(r"^```.*?^```$", hide, rest, flags=re.M | re.S), re.MULTILINE)
+    return rest[: end.start()] if end else rest
+
+
+def hide(block: re.Match[str]) -> str:
+    """A fenced block as blanks of its length: a comment in it is no heading."""
+    return re.sub(r"[^\n]", " ", block[0])
+
+
+def rows(text: str) -> Iterator[list[str]]:
+    """The cells of every table row."""
+    for line in text.splitlines():
+        if line.startswith("|") and not line.startswith("|---"):
+            yield [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def names(text: str) -> set[str]:
+    """The `names` in the first cells of all tables."""
+    return {name for cells in rows(text) for name in re.findall(r"`([^`]+)`", cells[0])}
+
+
+@dataclass
+class Command:
+    """A command line of the docs: variables that go before it, and its words."""
+
+    line: str
+    environment: dict[str, str]
+    words: list[str]
+
+
+def session() -> list[Command]:
+    """The vqtool command lines of docs/cli.md, with few steps and without what a shell does after them."""
+    found = []
+    for line in "".join(blocks(CLI, "sh")).splitlines():
+        words = shlex.split(re.split(r" [|>] ", line)[0])
+        environment = {}
+        while "=" in words[0]:
+            name, _, value = words.pop(0).partition("=")
+            environment[name] = value
+        if words[0] == "vqtool":
+            words = [STEPS if before == "--steps" else word for before, word in itertools.pairwise(words)]
+            found.append(Command(line, environment, words))
+    return found
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which the session of docs/cli.md has run; `failed` lists the lines that did not end with 0."""
+    folder = tmp_path_factory.mktemp("docs")
+    (folder / "sample_data").symlink_to(ROOT / "sample_data")
+    (folder / "config.toml").write_text(blocks(CLI, "toml")[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, value in SMALL.items():
+            patch.setenv(name, value)
+        patch.setattr("vqtool.nn.trainer.INIT_SAMPLES", 1)  # k-means on no more than it needs
+        failed = []
+        for command in session():
+            with pytest.MonkeyPatch.context() as own:
+                for name, value in command.environment.items():
+                    own.setenv(name, value)
+                if (code := main(command.words)) != 0:
+                    failed.append(f"{code}: {command.line}")
+        (folder / "failed").write_text("\n".join(failed))
+        yield folder
+
+
+def test_every_command_of_the_docs_runs_in_the_order_of_the_page(workplace: Path) -> None:
+    assert (workplace / "failed").read_text() == ""
+    assert {command.words[0] for command in session()} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("page", sorted(name for name, text in PAGES.items() if blocks(text, "python")))
+def test_the_python_of_a_page_runs(page: str, workplace: Path) -> None:
+    scope: dict[str, Any] = {}
+    with MotionSet([workplace / "sample_data" / "wrist_imu.h5"]) as clips:
+        given = {"motion": clips.read(0)}
+    scope.update({name: given[name] for name in GIVEN.get(page, [])})
+    for block in blocks(PAGES[page], "python"):
+        exec(compile(block, page, "exec"), scope)
+
+
+def test_reading_tokens_with_h5py_takes_six_lines() -> None:
+    (reading,) = (block for block in blocks(PAGES["formats.md"], "python") if '"imu.tokens.h5")' in block)
+    assert len([line for line in reading.splitlines() if line]) <= 6
+    assert "vqtool" not in reading
+
+
+@pytest.mark.parametrize("page", sorted(name for name in PAGES if (ROOT / "docs" / name).exists()))
+def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        assert not file or (ROOT / "docs" / file).exists(), target
+        headings = re.findall(r"^#+ (.+)$", PAGES[Path(file).name if file else page], re.MULTILINE)
+        known = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+        assert not anchor or anchor in known, target
+
+
+# docs/cli.md
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_the_options_of_a_command_are_those_of_its_table(name: str) -> None:
+    real = {flag for option in COMMANDS[name].params for flag in option.opts if flag.startswith("-")} - {"--help", "-h"}
+    documented = {flag for flag in names(section(CLI, f"vqtool {name}")) if flag.startswith("-")}
+    assert documented == real
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_a_command_has_an_example_and_an_excerpt_of_its_output(name: str) -> None:
+    text = section(CLI, f"vqtool {name}")
+    assert any(line.startswith(f"vqtool {name} ") for line in "".join(blocks(text, "sh")).splitlines())
+    assert blocks(text, "")
+
+
+def paths(value: Any, at: str = "") -> Iterator[str]:
+    """layers, layers[].codes, ...: all keys of a JSON value."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield f"{at}{key}"
+            if key != "groups":  # its keys are the data's
+                yield from paths(inner, f"{at}{key}.")
+    elif isinstance(value, list):
+        for inner in value:
+            yield from paths(inner, f"{at[:-1]}[].")
+
+
+JSON_LINES = {
+    "train": [
+        "train sample_data/humanoid.h5 -o runs/json-vq --model vq --steps 2 --set bottleneck.codebook_size=16",
+        "train sample_data/humanoid.h5 -o runs/json-vae --model vae --steps 2",
+    ],
+    "encode": [
+        "encode runs/imu sample_data/wrist_imu.h5 -o json.tokens.h5",
+        "encode runs/humanoid sample_data/humanoid.h5 -o json.latents.h5",
+    ],
+    "decode": ["decode runs/humanoid humanoid.latents.h5 -o json.motion.h5"],
+    "inspect-codebook": [
+        "inspect-codebook imu.tokens.h5",
+        "inspect-codebook runs/imu",
+        "inspect-codebook humanoid.latents.h5",
+        "inspect-codebook runs/humanoid",
+    ],
+    "evaluate": [
+        "evaluate runs/imu sample_data/wrist_imu.h5 --split test",
+        "evaluate runs/humanoid sample_data/humanoid.h5",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_the_json_keys_of_a_command_are_those_of_its_tables(
+    name: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed: set[str] = set()
+    for line in JSON_LINES[name]:
+        capsys.readouterr()
+        assert main([*line.split(), "--json"]) == 0
+        printed |= set(paths(json.loads(capsys.readouterr().out)))
+    tables = section(CLI, f"vqtool {name}").partition("JSON keys")[2]
+    assert names(tables) == printed
+
+
+def test_config_toml_of_the_docs_is_the_defaults_of_the_code() -> None:
+    from vqtool.nn.bottlenecks import BOTTLENECKS
+
+    text = blocks(CLI, "toml")[0]
+    documented = tomllib.loads(text)
+    bottleneck = documented.pop("bottleneck")
+    default = Config().to_dict()
+    del default["bottleneck"]
+    unset = {key for key, value in flatten(default, "").items() if value is None}
+    given = flatten(default, "")
+    assert flatten(documented, "") == {key: value for key, value in given.items() if key not in unset}
+    commented = re.findall(r"^# (\w+) = ", text.partition("[model]")[0], re.MULTILINE)
+    assert {f"data.{name}" for name in commented} == unset
+    assert bottleneck == defaults_of(BOTTLENECKS[Config().model.bottleneck])
+    build_config(flatten(tomllib.loads(text), "docs/cli.md"))
+
+
+def test_every_line_of_config_toml_has_a_comment() -> None:
+    for line in blocks(CLI, "toml")[0].splitlines():
+        assert "=" not in line or re.search(r"\S\s+# \S", line), line
+
+
+def test_the_table_of_exit_codes_is_that_of_the_code() -> None:
+    classes = [kind for kind in vars(errors).values() if inspect.isclass(kind) and hasattr(kind, "exit_code")]
+    real = {0, 3, 128 + 2, 128 + 15} | {kind.exit_code for kind in classes}
+    documented = [int(cells[0]) for cells in rows(section(CLI, "Exit codes")) if cells[0].isdecimal()]
+    assert documented == sorted(real)
+
+
+# docs/models.md
+
+
+def defaults_of(kind: Callable[..., Any]) -> dict[str, Any]:
+    """The options of a bottleneck with their defaults."""
+    options = inspect.signature(kind).parameters.values()
+    return {option.name: option.default for option in options if option.kind is option.KEYWORD_ONLY}
+
+
+def test_models_md_has_every_bottleneck_and_every_option_with_its_default() -> None:
+    from vqtool.nn.bottlenecks import BOTTLENECKS
+
+    page = PAGES["models.md"]
+    documented: dict[str, dict[str, Any]] = {name: {} for name in BOTTLENECKS}
+    table = section(page, "Bottleneck options").partition("FSQ's number of codes")[0]
+    for option, models, default, *_ in list(rows(table))[1:]:
+        for model in models.split(", "):
+            value = None if default == "none" else tomllib.loads(f"value = {default}")["value"]
+            documented[model][option.strip("`")] = value
+    assert documented == {name: defaults_of(kind) for name, kind in BOTTLENECKS.items()}
+    assert set(BOTTLENECKS) <= names(section(page, "Which model"))
+
+
+def test_the_levels_of_fsq_are_those_of_the_code() -> None:
+    from vqtool.nn.bottlenecks.fsq import FSQ, LEVELS
+
+    table = section(PAGES["models.md"], "Bottleneck options").partition("FSQ's number of codes")[2]
+    documented = {int(size): (levels, codes) for size, levels, codes in list(rows(table))[1:]}
+    assert documented == {
+        size: (", ".join(map(str, levels)), f"{FSQ(8, levels=levels).codebook_sizes[0]:,}")
+        for size, levels in LEVELS.items()
+    }
+
+
+def test_every_setting_of_encoder_and_decoder_stands_in_its_table_with_its_default() -> None:
+    table = list(rows(section(PAGES["models.md"], "Encoder and decoder")))
+    documented = {cells[0].strip("`"): cells[1] for cells in table if cells[0].startswith("`")}
+    default = Config().to_dict()["model"]
+    del default["bottleneck"]
+    assert documented == {name: json.dumps(value) for name, value in default.items()}
+
+
+def test_the_receptive_fields_and_sizes_are_those_of_the_code() -> None:
+    from vqtool.nn.model import build_model
+
+    settings = {
+        "fold, depth 1": {"model.depth": 1},
+        "fold, depth 2": {"model.depth": 2},
+        "fold, depth 3 (default)": {},
+        "fold, depth 3, downsample 8": {"model.downsample": 8},
+        "strided, depth 3": {"model.downsampling": "strided"},
+        "strided, depth 3, width and latent_dim 512 (T2M-GPT's size)": {
+            "model.downsampling": "strided",
+            "model.width": 512,
+            "model.latent_dim": 512,
+        },
+    }
+    table = [cells for cells in rows(section(PAGES["models.md"], "Encoder and decoder")) if cells[0] in settings]
+    assert len(table) == len(settings)
+    for name, field, size in table:
+        model = build_model(build_config(settings[name]), 263)
+        first, last = model.encoder.reach(0, 0)
+        assert int(field) == last - first + 1
+        parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        assert size == f"{parameters:.{1 if parameters > 10 else 2}f} M"

@@ -1,0 +1,103 @@
+"""The terms of the training loss, worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from vqtool.nn.losses import column_weights, reconstruction, velocity
+
+OUTPUT = torch.tensor([[[1.0, 0.0], [3.0, 0.0], [9.0, 9.0]]])  # [1, 3, 2]
+TARGET = torch.tensor([[[1.5, 0.0], [1.0, 0.0], [0.0, 0.0]]])
+FIRST_TWO = torch.tensor([[True, True, False]])
+ALL = torch.ones(1, 3, dtype=torch.bool)
+ONES = torch.ones(2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("l1", (0.5 + 2) / 4), ("l2", (0.25 + 4) / 4), ("smooth_l1", (0.5 * 0.25 + (2 - 0.5)) / 4)],
+)
+def test_reconstruction_is_a_mean_over_valid_frames_and_columns(kind: str, expected: float) -> None:
+    assert reconstruction(kind, OUTPUT, TARGET, FIRST_TWO, ONES).item() == pytest.approx(expected)
+
+
+def test_a_frame_of_a_long_clip_weighs_as_much_as_one_of_a_short_clip() -> None:
+    output = torch.zeros(2, 3, 1)
+    output[0], output[1, 0] = 1.0, 5.0
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    assert reconstruction("l1", output, torch.zeros(2, 3, 1), mask, torch.ones(1)) == (1 + 1 + 1 + 5) / 4
+
+
+def test_reconstruction_weighs_columns() -> None:
+    output = torch.tensor([[[1.0, 1.0]]])
+    mask = torch.tensor([[True]])
+    found = reconstruction("l1", output, torch.zeros(1, 1, 2), mask, torch.tensor([0.5, 1.5]))
+    assert found == (0.5 + 1.5) / 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("l1", 2.5 / 2), ("l2", 2.5**2 / 2), ("smooth_l1", (2.5 - 0.5) / 2)],
+)
+def test_velocity_compares_differences_of_neighbours_that_are_both_valid(kind: str, expected: float) -> None:
+    # column 0 goes by +2 where the target goes by -0.5; column 1 stands still in both
+    assert velocity(kind, OUTPUT, TARGET, FIRST_TWO, ONES).item() == pytest.approx(expected)
+
+
+def test_velocity_over_all_frames_by_hand() -> None:
+    # column 0: (2, 6) against (-0.5, -1); column 1: (0, 9) against (0, 0)
+    assert velocity("l1", OUTPUT, TARGET, ALL, ONES).item() == pytest.approx((2.5 + 7 + 0 + 9) / 4)
+
+
+def test_velocity_does_not_see_a_constant_offset() -> None:
+    assert velocity("l2", OUTPUT + 7, OUTPUT, ALL, ONES) == 0
+
+
+@pytest.mark.parametrize("loss", [reconstruction, velocity])
+def test_a_batch_without_valid_frames_has_a_loss_and_gradient_of_zero(loss: object) -> None:
+    output = OUTPUT.clone().requires_grad_()
+    assert callable(loss)
+    found: Tensor = loss("smooth_l1", output, TARGET, torch.zeros(1, 3, dtype=torch.bool), ONES)
+    found.backward()
+    assert found == 0
+    assert output.grad is not None
+    assert (output.grad == 0).all()
+
+
+def test_a_clip_of_one_frame_has_no_velocity() -> None:
+    assert velocity("l1", OUTPUT[:, :1], TARGET[:, :1], ALL[:, :1], ONES) == 0
+
+
+def test_masked_frames_get_no_gradient() -> None:
+    output = OUTPUT.clone().requires_grad_()
+    loss = reconstruction("l2", output, TARGET, FIRST_TWO, ONES) + velocity("l2", output, TARGET, FIRST_TWO, ONES)
+    loss.backward()
+    assert output.grad is not None
+    assert (output.grad[0, 2] == 0).all()
+
+
+def test_column_weights_are_one_by_default() -> None:
+    assert column_weights([], torch.zeros(4, dtype=torch.bool)).tolist() == [1, 1, 1, 1]
+
+
+def test_column_weights_keep_their_ratio_and_have_mean_1() -> None:
+    assert column_weights([(slice(0, 1), 5.0)], torch.zeros(4, dtype=torch.bool)).tolist() == [2.5, 0.5, 0.5, 0.5]
+
+
+def test_a_constant_column_has_weight_0_and_the_loss_is_a_mean_over_the_others() -> None:
+    weights = column_weights([], torch.tensor([False, False, True, True]))
+    assert weights[2:].tolist() == [0, 0]
+    output = torch.tensor([[[1.0, 3.0, 100.0, 100.0]]])
+    found = reconstruction("l1", output, torch.zeros(1, 1, 4), torch.tensor([[True]]), weights)
+    assert found == (1 + 3) / 2
+
+
+def test_a_later_column_weight_wins() -> None:
+    weights = column_weights([(slice(0, 2), 3.0), (slice(1, 2), 1.0)], torch.zeros(2, dtype=torch.bool))
+    assert weights.tolist() == [1.5, 0.5]
+
+
+def test_weights_are_finite_when_no_column_moves() -> None:
+    assert column_weights([], torch.ones(3, dtype=torch.bool)).tolist() == [0, 0, 0]
