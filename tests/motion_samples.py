@@ -98,7 +98,7 @@ def smooth(frames: int, seed: int = 0, skeleton: Skeleton = BODY, fps: float = 3
     joints = len(skeleton.names)
     time = np.arange(frames)[:, None, None] / fps
     angles = 0.4 * np.sin(2 * time * rng.uniform(0.5, 1, (1, joints, 3)) + rng.uniform(0, 6, (1, joints, 3)))
-    path = np.stack([time[:, 0, 0], 0.9 + 0 * time[:, 0, 0], 0.5 * time[:, 0, 0] + seed], axis=1)
+    path = np.stack([time[:, 0, 0], 0.9 + 0.02 * np.sin(3 * time[:, 0, 0]), 0.5 * time[:, 0, 0] + seed], axis=1)
     return SkeletonMotion(skeleton, with_offsets(skeleton.offsets, path), euler_to_matrix(angles, "zxy"), fps)
 
 
