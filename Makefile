@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 demo: $(VENV)/demo.installed
 	@rm -rf demo && mkdir demo
-	$(BIN)/vqtool train sample_data/wrist_imu.h5 -o demo/run --model rvq --steps 300
+	$(BIN)/vqtool train sample_data/wrist_imu.h5 -o demo/run --model rvq --steps 200
 	$(BIN)/vqtool encode demo/run sample_data/wrist_imu.h5 -o demo/tokens.h5
 	$(BIN)/vqtool inspect-codebook demo/tokens.h5 --top 4
 	$(BIN)/vqtool decode demo/run demo/tokens.h5 -o demo/decoded.h5

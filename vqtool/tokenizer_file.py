@@ -131,12 +131,10 @@ def resolve(run: Path) -> Path:
     if not run.is_dir():
         return run
     if not (run / NAME).exists():
-        what = (
-            "training has not finished; go on with `vqtool train ... --resume`"
-            if (run / "config.toml").exists()
-            else ""
-        )
-        raise MissingInputError(f"holds no {NAME}; {what or 'name a run folder that vqtool train wrote'}", file=run)
+        what = "name a run folder that vqtool train wrote"
+        if (run / "config.toml").exists():
+            what = "training has not finished; go on with vqtool train ... --resume"
+        raise MissingInputError(f"holds no {NAME}; {what}", file=run)
     return run / NAME
 
 

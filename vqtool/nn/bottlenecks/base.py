@@ -93,7 +93,7 @@ class Bottleneck(nn.Module):
         """How many layers that is, all for None; UsageError where there are not so many."""
         layers = len(self.codebook_sizes)
         if num_quantizers is not None and not 1 <= num_quantizers <= layers:
-            raise UsageError(f"--num-quantizers {num_quantizers}: this tokenizer has {layers} layers")
+            raise UsageError(f"num_quantizers {num_quantizers}: this tokenizer has {layers} layers")
         return layers if num_quantizers is None else num_quantizers
 
     def check_codes(self, codes: Tensor) -> None:
