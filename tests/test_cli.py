@@ -112,7 +112,7 @@ def test_any_hdf5_file_can_be_trained_on_and_encoded(run: Run) -> None:
             file[f"data/demo_{number}/obs/eef"] = waves(60, dim=3, seed=number)
     where = ["--dataset", "data/*/actions", "--fps", "20"]
     assert run("train", "robot.hdf5", "-o", "run", "--steps", "5", "-q", *where, *SMALL_RUN)[0] == 0
-    assert "3 clips, 180 frames -> 45 tokens" in run("encode", "run", "robot.hdf5", "-o", "t.h5", *where)[1]
+    assert "3 clips, 180 frames -> 45 token frames" in run("encode", "run", "robot.hdf5", "-o", "t.h5", *where)[1]
 
 
 def check_error(done: tuple[int, str, str], code: int, pattern: str) -> None:
@@ -183,7 +183,7 @@ def test_on_error_skip_encodes_the_rest_and_says_so(trained: Trained, with_a_nan
     code, out, errors = run("encode", trained("rvq"), with_a_nan, "-o", "t.h5", "--on-error", "skip")
     assert code == 3
     assert "skipped: " in errors
-    assert "1 clips, 40 frames -> 10 tokens" in out
+    assert "1 clips, 40 frames -> 10 token frames" in out
 
 
 def test_tokens_of_another_run_are_refused_with_76(trained: Trained, motion_path: Path, run: Run) -> None:
@@ -253,7 +253,7 @@ def test_dry_run_of_train_shows_the_plan_and_writes_nothing(motion_path: Path, r
 
 
 def test_dry_run_of_encode_counts_tokens(trained: Trained, motion_path: Path, run: Run, tmp_path: Path) -> None:
-    assert "413 x 3 layers" in run("encode", trained("rvq"), motion_path, "-o", "t.h5", "--dry-run")[1]
+    assert "413 token frames x 3 layers" in run("encode", trained("rvq"), motion_path, "-o", "t.h5", "--dry-run")[1]
     assert list(tmp_path.iterdir()) == []
 
 

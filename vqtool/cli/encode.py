@@ -97,11 +97,8 @@ def encode(
     else:
         rate = done.frames / max(meter.seconds, 1e-9)
         again = f", {done.decided_again:,} decided in float64" if done.decided_again else ""
-        typer.echo(
-            f"{output}: {done.clips:,} clips, {done.frames:,} frames -> "
-            f"{_size(codec, done.token_frames, num_quantizers)} "
-            f"({rate:,.0f} frames/s{again})"
-        )
+        size = _size(codec, done.token_frames, num_quantizers)
+        typer.echo(f"{output}: {done.clips:,} clips, {done.frames:,} frames -> {size} ({rate:,.0f} frames/s{again})")
     if done.skipped:
         raise typer.Exit(3)
 

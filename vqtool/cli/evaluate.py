@@ -13,6 +13,7 @@ from vqtool.cli.options import (
     Device,
     Fps,
     Json,
+    Layers,
     Motions,
     Quiet,
     Run,
@@ -28,6 +29,7 @@ def evaluate(
     run: Run,
     motion: Motions,
     split: Split = None,
+    num_quantizers: Layers = None,
     dataset: Dataset = None,
     fps: Fps = None,
     device: Device = "auto",
@@ -53,14 +55,17 @@ def evaluate(
         codec = load(run, device=device)
         codec.check_motion(clips)
         chosen = clips.select(split)
+        clips.verify()
+        for clip in chosen:
+            clips.check(clip)
         with metered(int(clips.lengths[chosen].sum()), "frame", quiet) as meter:
-            found = measure(codec, clips, chosen, meter.add)
+            found = measure(codec, clips, chosen, num_quantizers=num_quantizers, progress=meter.add)
         rate = clips.fps / codec.downsample
         result: dict[str, Any] = {
             "schema_version": 1,
             "clips": found.clips,
             "frames": found.frames,
-            "tokens": found.tokens,
+            "token_frames": found.token_frames,
             "nmse": found.nmse,
             "nmae": found.nmae,
             "mpjpe_mm": found.mpjpe,
@@ -71,14 +76,15 @@ def evaluate(
                 if found.moving[where].any()
             },
             "columns_nmse": found.squared.tolist(),
-            "tokens_per_second": rate,
+            "token_frames_per_second": rate,
+            "tokens_per_second": rate * len(found.counts) if found.counts else None,
             "bits_per_second": rate * sum(math.log2(len(counts)) for counts in found.counts) if found.counts else None,
             "layers": [
                 {
-                    "codes": len(counts),
+                    "codebook_size": len(counts),
                     "used": int((counts > 0).sum()),
                     "perplexity": perplexity(counts),
-                    "entropy_bits": entropy(counts) / math.log(2),
+                    "bits": entropy(counts) / math.log(2),
                 }
                 for counts in found.counts
             ],
@@ -88,7 +94,7 @@ def evaluate(
         return
 
     rows = []
-    rows.append(("clips", f"{found.clips:,} ({found.frames:,} frames, {found.tokens:,} tokens)"))
+    rows.append(("clips", f"{found.clips:,} ({found.frames:,} frames, {found.token_frames:,} token frames)"))
     rows.append(("normalised MSE", f"{found.nmse:.4f}  (1 = no better than the mean pose)"))
     rows.append(("normalised MAE", f"{found.nmae:.4f}"))
     if found.mpjpe is not None and found.mpjpe_aligned is not None:
@@ -98,8 +104,8 @@ def evaluate(
     for name, value in result["groups"].items():
         rows.append((f"  MSE of {name}", f"{value:.4f}"))
     if found.counts:
-        rows.append(("rate", f"{rate:g} tokens/s, {result['bits_per_second']:,.0f} bits/s"))
+        rows.append(("rate", f"{rate:g} token frames/s, {result['bits_per_second']:,.0f} bits/s"))
     for q, layer in enumerate(result["layers"]):
-        used = f"{layer['used']:,} of {layer['codes']:,} codes used"
+        used = f"{layer['used']:,} of {layer['codebook_size']:,} codes used"
         rows.append((f"layer {q}", f"{used}, perplexity {layer['perplexity']:.1f}"))
     show_rows(rows)

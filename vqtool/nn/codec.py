@@ -290,15 +290,19 @@ class Codec:
             raise MismatchError(what, file=where)
 
     def reconstruct(
-        self, motion: MotionSet, clips: Sequence[int], progress: Progress | None = None
+        self,
+        motion: MotionSet,
+        clips: Sequence[int],
+        num_quantizers: int | None = None,
+        progress: Progress | None = None,
     ) -> Iterator[tuple[Span, np.ndarray, np.ndarray]]:
-        """(span, its codes [n, Q], its reconstruction [n * downsample, D] in raw units) of those clips.
+        """(span, its codes [n, q], its reconstruction [n * downsample, D] in raw units) of those clips.
 
         The reconstruction of the last span of a clip is cut to the clip's length. A VAE gives mean and logvar
         [2, n, C] as codes and decodes the mean.
         """
         for part in self._groups(motion, clips):
-            codes = self.encode_spans(part, motion.read)
+            codes = self.encode_spans(part, motion.read, num_quantizers)
             for span, frames in self.decode_spans(part, self._reader(codes)):
                 yield span, codes[span], frames[: span.num_frames - span.start * self.downsample]
                 if progress is not None:

@@ -29,7 +29,7 @@ class Evaluation:
 
     clips: int
     frames: int
-    tokens: int
+    token_frames: int
     squared: np.ndarray
     absolute: np.ndarray
     scale: np.ndarray
@@ -84,9 +84,16 @@ class _Posterior:
         return self.kl / count, variance
 
 
-def evaluate(codec: Codec, motion: MotionSet, clips: Sequence[int], progress: Progress | None = None) -> Evaluation:
-    """Encode and decode those clips and compare; every frame counts alike."""
-    dim, sizes = motion.dim, codec.info.codebook_sizes
+def evaluate(
+    codec: Codec,
+    motion: MotionSet,
+    clips: Sequence[int],
+    *,
+    num_quantizers: int | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Encode and decode those clips (by the first q layers) and compare; every frame counts alike."""
+    dim, sizes = motion.dim, codec.info.codebook_sizes[: codec.model.bottleneck.layers_asked(num_quantizers)]
     normalizer = codec.model.normalizer
     scale = normalizer.scale.double().cpu().numpy()
     squared, absolute = np.zeros(dim), np.zeros(dim)
@@ -94,8 +101,8 @@ def evaluate(codec: Codec, motion: MotionSet, clips: Sequence[int], progress: Pr
     bottleneck = codec.model.bottleneck
     posterior = _Posterior(bottleneck.dim) if isinstance(bottleneck, GaussianBottleneck) else None
     joints = JointErrors(motion.layout, dim)
-    frames = tokens = 0
-    for span, codes, output in codec.reconstruct(motion, clips, progress):
+    frames = token_frames = 0
+    for span, codes, output in codec.reconstruct(motion, clips, num_quantizers, progress):
         start = span.start * codec.downsample
         truth = motion.read(span.clip, start, start + len(output))
         error = (output - truth) / scale
@@ -104,7 +111,7 @@ def evaluate(codec: Codec, motion: MotionSet, clips: Sequence[int], progress: Pr
         squared += np.square(error, dtype=np.float64).sum(0)
         absolute += np.abs(error, dtype=np.float64).sum(0)
         frames += len(output)
-        tokens += span.stop - span.start
+        token_frames += span.stop - span.start
         if posterior is not None:
             posterior.add(codes[0], codes[1])
         for q, count in enumerate(counts):
@@ -112,7 +119,7 @@ def evaluate(codec: Codec, motion: MotionSet, clips: Sequence[int], progress: Pr
     result = Evaluation(
         clips=len(clips),
         frames=frames,
-        tokens=tokens,
+        token_frames=token_frames,
         squared=squared / max(1, frames),
         absolute=absolute / max(1, frames),
         scale=scale,

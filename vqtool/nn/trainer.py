@@ -337,7 +337,7 @@ class _Training:
     def _warn_of_dead_codes(self, evaluation: Evaluation) -> None:
         for q, counts in enumerate(evaluation.counts):
             used = int((counts > 0).sum())
-            if used < LOW_USAGE * len(counts) and evaluation.tokens >= len(counts):
+            if used < LOW_USAGE * len(counts) and evaluation.token_frames >= len(counts):
                 self._warn(
                     f"layer {q} uses {used} of {len(counts)} codes ({used / len(counts):.0%}): the codebook is too "
                     "large for this data or has collapsed; try a smaller bottleneck.codebook_size, more train.steps, a "
