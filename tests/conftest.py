@@ -13,9 +13,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+from motion_samples import smooth, write
 
+from vqtool.cli import main
 from vqtool.config import Config, build_config
 from vqtool.store import MotionSet, create_motion
+
+Run = Callable[..., tuple[int, str, str]]
 
 SMALL = {
     "model.width": 16,
@@ -115,3 +119,26 @@ def vqtool(*words: object, cwd: Path | None = None, **environment: str) -> subpr
         text=True,
         timeout=120,
     )
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """run("encode", ...) in this process, in tmp_path: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def mocap(tmp_path: Path) -> Path:
+    """A folder of five BVH clips in two subfolders, and a file that is none."""
+    for number in range(5):
+        write(tmp_path / "mocap" / f"day{number % 2}" / f"walk.{number}.bvh", smooth(40 + number, number))
+    (tmp_path / "mocap" / "readme.txt").write_text("not motion")
+    return tmp_path / "mocap"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vqtool.formats.bvh import write_bvh
 from vqtool.rotations import euler_to_matrix
 from vqtool.skeleton import Skeleton, SkeletonMotion, with_offsets
 
@@ -89,6 +90,24 @@ def wild(frames: int, seed: int, skeleton: Skeleton = BODY, fps: float = 30.0) -
     joints = len(skeleton.names)
     rotations = euler_to_matrix(rng.uniform(-3, 3, (frames, joints, 3)), "zxy")
     return SkeletonMotion(skeleton, with_offsets(skeleton.offsets, rng.normal(size=(frames, 3))), rotations, fps)
+
+
+def smooth(frames: int, seed: int = 0, skeleton: Skeleton = BODY, fps: float = 30.0) -> SkeletonMotion:
+    """Every joint swings slowly, the root walks."""
+    rng = np.random.default_rng(seed)
+    joints = len(skeleton.names)
+    time = np.arange(frames)[:, None, None] / fps
+    angles = 0.4 * np.sin(2 * time * rng.uniform(0.5, 1, (1, joints, 3)) + rng.uniform(0, 6, (1, joints, 3)))
+    path = np.stack([time[:, 0, 0], 0.9 + 0.02 * np.sin(3 * time[:, 0, 0]), 0.5 * time[:, 0, 0] + seed], axis=1)
+    return SkeletonMotion(skeleton, with_offsets(skeleton.offsets, path), euler_to_matrix(angles, "zxy"), fps)
+
+
+def write(path: Path, motion: SkeletonMotion) -> Path:
+    """A BVH file in a folder that is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        write_bvh(file, motion)
+    return path
 
 
 def real_data(name: str) -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import typer
+from motion_samples import smooth, write
 
 from vqtool import errors
 from vqtool.cli import app, main
@@ -23,7 +24,7 @@ from vqtool.store import MotionSet
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]}
-CLI = PAGES["cli.md"]
+CLI = PAGES["cli.md"] + "\n" + PAGES["import.md"]
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 SMALL = {"VQTOOL_MODEL_WIDTH": "16", "VQTOOL_MODEL_DEPTH": "1", "VQTOOL_MODEL_LATENT_DIM": "8", "VQTOOL_THREADS": "1"}
 STEPS = "3"
@@ -72,7 +73,7 @@ class Command:
 
 
 def session() -> list[Command]:
-    """The vqtool command lines of docs/cli.md, with few steps and without what a shell does after them."""
+    """The command lines of docs/cli.md and docs/import.md, with few steps and without what a shell does after them."""
     found = []
     for line in "".join(blocks(CLI, "sh")).splitlines():
         words = shlex.split(re.split(r" [|>] ", line)[0])
@@ -88,10 +89,12 @@ def session() -> list[Command]:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder in which the session of docs/cli.md has run; `failed` lists the lines that did not end with 0."""
+    """A folder in which the session of those pages has run; `failed` lists the lines that did not end with 0."""
     folder = tmp_path_factory.mktemp("docs")
     (folder / "sample_data").symlink_to(ROOT / "sample_data")
     (folder / "config.toml").write_text(blocks(CLI, "toml")[0])
+    for number in range(8):
+        write(folder / "mocap" / f"day{number % 2}" / f"walk{number}.bvh", smooth(60, number))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name, value in SMALL.items():
@@ -190,6 +193,10 @@ JSON_LINES = {
         "evaluate runs/imu sample_data/wrist_imu.h5 --split test",
         "evaluate runs/humanoid sample_data/humanoid.h5",
     ],
+    "import": ["import mocap -o json.h5"],
+    "validate": ["validate sample_data/wrist_imu.h5"],
+    "stats": ["stats motion.h5"],
+    "export": ["export motion.h5 -o json-export --format npy"],
 }
 
 

@@ -53,6 +53,11 @@ Start = tuple[float, float, float]
 
 def joint_features(motion: SkeletonMotion, body: Body) -> np.ndarray:
     """Features [T, 12 J - 1] in float64, columns as above; `body` comes from `find_body`."""
+    return features_and_start(motion, body)[0]
+
+
+def features_and_start(motion: SkeletonMotion, body: Body) -> tuple[np.ndarray, Start]:
+    """Those features, and where recovery has to start to give the same positions."""
     frames, joints = motion.translations.shape[:2]
     positions, _ = motion.forward()
     facing = heading(positions, body, motion.fps)
@@ -74,7 +79,9 @@ def joint_features(motion: SkeletonMotion, body: Body) -> np.ndarray:
     if frames > 1:
         for of_next in (slice(0, 3), groups["velocities"], groups["contacts"]):
             features[-1, of_next] = features[-2, of_next]
-    return features
+    if not frames:
+        return features, (0.0, 0.0, 0.0)
+    return features, (positions[0, 0, 0].item(), positions[0, 0, 2].item(), facing[0].item())
 
 
 def recover_positions(features: np.ndarray, start: Start = (0.0, 0.0, 0.0)) -> np.ndarray:
@@ -106,15 +113,6 @@ def recover(features: np.ndarray, skeleton: Skeleton, fps: float, start: Start =
     seen = positions - positions[:, :1]
     rotations[:, 0] = fit_orthogonal(seen.swapaxes(1, 2) @ from_root, about_y(facing))
     return SkeletonMotion(skeleton, with_offsets(skeleton.offsets, positions[:, 0]), rotations, fps)
-
-
-def start_of(motion: SkeletonMotion, body: Body) -> Start:
-    """Where recovery has to start: the root's x and z and its heading in the first frame."""
-    if not len(motion):
-        return 0.0, 0.0, 0.0
-    seen = int(4 * SMOOTH_FACING_S * motion.fps + 0.5) + 1  # frames that the first one's heading depends on
-    positions, _ = forward_kinematics(motion.skeleton.parents, motion.translations[:seen], motion.rotations[:seen])
-    return positions[0, 0, 0].item(), positions[0, 0, 2].item(), heading(positions, body, motion.fps)[0].item()
 
 
 def heading(positions: np.ndarray, body: Body, fps: float) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from vqtool.body import find_body, left_right_pairs, mirror
 from vqtool.companions import Caption, Companions, skeleton_difference
 from vqtool.errors import DataError, MissingInputError, StorageError, UsageError, VqtoolError
-from vqtool.features import joint_features, recover_positions, start_of
+from vqtool.features import features_and_start, recover_positions
 from vqtool.formats import FORMATS
 from vqtool.formats.base import Clip, ReadOptions, Recording
 from vqtool.publish import check_output
@@ -178,8 +178,8 @@ def _of_body(motion: SkeletonMotion, options: ImportOptions) -> _Frames:
     layout = options.layout or "joints"
     if layout == "joints":
         body = find_body(motion.skeleton, facing=options.facing, feet=options.feet)
-        rows = joint_features(motion, body)
-        return _Frames(_float32(rows), motion.fps, layout, motion.skeleton, start_of(motion, body))
+        rows, start = features_and_start(motion, body)
+        return _Frames(_float32(rows), motion.fps, layout, motion.skeleton, start)
     if layout == "positions":
         positions, _ = motion.forward()
         return _Frames(_float32(positions.reshape(len(motion), -1)), motion.fps, layout, motion.skeleton)

@@ -15,8 +15,10 @@ class JointErrors:
 
     mpjpe          mean over frames and joints of the distance between true and decoded joint, both clips
                    beginning at the same place with the same heading: errors of the path add up
-    mpjpe_aligned  the same after the roots of each frame are moved together
-    Both are in mm, None before any frame.
+    mpjpe_aligned  the same after the roots of each frame are moved together; a wrong heading still counts
+    mpjpe_pose     the same after the roots are moved and the headings turned together: the pose alone. Positions,
+                   which have no heading, are only moved
+    All are in mm, None before any frame.
     """
 
     def __init__(self, layout: str, dim: int) -> None:
@@ -24,7 +26,7 @@ class JointErrors:
         self._columns = 3 * ((dim + 1) // 12) + 1 if self._features else dim
         self.known = self._features or (layout == "positions" and dim % 3 == 0)
         self._waiting: dict[int, dict[int, np.ndarray]] = {}
-        self._sums = np.zeros(2)
+        self._sums = np.zeros(3)
         self._count = 0
 
     def add(self, clip: int, start: int, num_frames: int, truth: np.ndarray, decoded: np.ndarray) -> None:
@@ -38,28 +40,44 @@ class JointErrors:
     def _add_clip(self, pair: np.ndarray) -> None:
         starts = [(0.0, 0.0, 0.0)] * 2
         for first in range(0, pair.shape[1], BLOCK):
-            positions = []
+            places, poses = [], []
             for number, columns in enumerate(pair):
                 if self._features:
                     # One frame more tells where the next block begins.
                     seen, heading = place_joints(columns[first : first + BLOCK + 1], starts[number])
                     starts[number] = seen[-1, 0, 0].item(), seen[-1, 0, 2].item(), heading[-1].item()
-                    positions.append(seen[:BLOCK])
+                    places.append(seen[:BLOCK])
+                    # [T, J, 3] in the facing frame: (0, height, 0) of the root, then the other joints.
+                    own = np.insert(columns[first : first + BLOCK, 3:].astype(np.float64), [0, 1], 0.0, axis=1)
                 else:
-                    positions.append(
-                        columns[first : first + BLOCK].astype(np.float64).reshape(-1, self._columns // 3, 3)
-                    )
-            truth, decoded = positions
-            moved = decoded - decoded[:, :1] + truth[:, :1]
-            self._sums += [np.linalg.norm(other - truth, axis=2).sum() for other in (decoded, moved)]
-            self._count += truth.shape[0] * truth.shape[1]
+                    own = columns[first : first + BLOCK].astype(np.float64)
+                    places.append(own.reshape(len(own), -1, 3))
+                poses.append(own.reshape(len(own), -1, 3))
+            pairs = places, [_from_root(one) for one in places], [_from_root(one) for one in poses]
+            for which, (truth, decoded) in enumerate(pairs):
+                self._sums[which] += np.linalg.norm(decoded - truth, axis=2).sum()
+            self._count += places[0].shape[0] * places[0].shape[1]
 
     @property
     def mpjpe(self) -> float | None:
-        """Global error in mm."""
-        return 1000 * float(self._sums[0]) / self._count if self._count else None
+        """Along the path, in mm."""
+        return self._mean(0)
 
     @property
     def mpjpe_aligned(self) -> float | None:
-        """Root-aligned error in mm."""
-        return 1000 * float(self._sums[1]) / self._count if self._count else None
+        """Root-aligned, in mm."""
+        return self._mean(1)
+
+    @property
+    def mpjpe_pose(self) -> float | None:
+        """Of the pose alone, in mm."""
+        return self._mean(2)
+
+    def _mean(self, which: int) -> float | None:
+        return 1000 * float(self._sums[which]) / self._count if self._count else None
+
+
+def _from_root(positions: np.ndarray) -> np.ndarray:
+    """Positions [T, J, 3] as seen from joint 0."""
+    seen: np.ndarray = positions - positions[:, :1]
+    return seen

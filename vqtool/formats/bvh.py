@@ -212,7 +212,8 @@ def _decode(data: bytes) -> str:
         return data.decode("latin-1")
 
 
-def _parse_hierarchy(text: str) -> list[_Joint]:
+@lru_cache(maxsize=8)  # clips of one data set often have the same
+def _parse_hierarchy(text: str) -> tuple[_Joint, ...]:
     """The joints of a HIERARCHY, parents first. Raises DataError with the line."""
     names: list[str] = []
     parents: list[int] = []
@@ -278,7 +279,9 @@ def _parse_hierarchy(text: str) -> list[_Joint]:
         raise DataError(f"joint {bare!r} has no OFFSET")
     if not columns:
         raise DataError("has no channels; nothing moves in it")
-    return [_Joint(name, parents[n], offsets[n], channels.get(n, ()), starts.get(n, 0)) for n, name in enumerate(names)]
+    return tuple(
+        _Joint(name, parents[n], offsets[n], channels.get(n, ()), starts.get(n, 0)) for n, name in enumerate(names)
+    )
 
 
 def _words(text: str) -> Iterator[tuple[int, str]]:
@@ -354,7 +357,7 @@ def _frame_rate(seconds: float, printed: str) -> float:
     return 1 / seconds
 
 
-def _rows(data: bytes, start: int, joints: list[_Joint]) -> np.ndarray:
+def _rows(data: bytes, start: int, joints: tuple[_Joint, ...]) -> np.ndarray:
     """The numbers of all frames, [T, channels]."""
     columns = sum(len(joint.channels) for joint in joints)
     body = data[start:]
@@ -387,7 +390,7 @@ def _bad_row(body: bytes, columns: int, first_line: int) -> DataError:
     return DataError(f"line {first_line}: the rows cannot be read as numbers")
 
 
-def _root(joints: list[_Joint], values: np.ndarray) -> int:
+def _root(joints: tuple[_Joint, ...], values: np.ndarray) -> int:
     """The topmost joint that moves: below all that stand still and have one child with its own position."""
     root = 0
     while True:
@@ -399,7 +402,7 @@ def _root(joints: list[_Joint], values: np.ndarray) -> int:
         root = children[0]
 
 
-def _local(joints: list[_Joint], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _local(joints: tuple[_Joint, ...], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Translations [T, N, 3] in the file's unit and rotations [T, N, 3, 3], each in its parent's frame."""
     frames = len(values)
     values = np.concatenate([values, np.zeros((frames, 1))], axis=1)  # column -1: an axis without a channel
@@ -429,7 +432,7 @@ def _full_order(order: str) -> str:
     return "wxyz" if "w" in order else order + "".join(axis for axis in "xyz" if axis not in order)
 
 
-def _bones(joints: list[_Joint], translations: np.ndarray) -> tuple[np.ndarray, list[int]]:
+def _bones(joints: tuple[_Joint, ...], translations: np.ndarray) -> tuple[np.ndarray, list[int]]:
     """Rest offsets [J, 3] in the file's unit, and the joints that do not keep to them.
 
     A joint that is elsewhere than its OFFSET, but always at the same place, has that place as its offset.

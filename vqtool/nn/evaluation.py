@@ -22,8 +22,7 @@ class Evaluation:
     scale              [D] those standard deviations, in raw units
     moving             [D] which columns move in the training clips; the others come back exactly and count nowhere
     counts             [K] per layer: how often each code was used; [] for a VAE
-    mpjpe, mpjpe_aligned  mean joint errors in mm, along the whole path and with the roots moved together; None
-                       where the layout knows no joints
+    joints             mean joint errors in mm; of nothing where the layout knows no joints
     kl, variance       [C] of a VAE: mean KL per dimension in nats, variance of the posterior mean; None otherwise
     """
 
@@ -35,8 +34,7 @@ class Evaluation:
     scale: np.ndarray
     moving: np.ndarray
     counts: list[np.ndarray]
-    mpjpe: float | None = None
-    mpjpe_aligned: float | None = None
+    joints: JointErrors
     kl: np.ndarray | None = None
     variance: np.ndarray | None = None
 
@@ -125,8 +123,7 @@ def evaluate(
         scale=scale,
         moving=~normalizer.constant.cpu().numpy(),
         counts=counts,
-        mpjpe=joints.mpjpe,
-        mpjpe_aligned=joints.mpjpe_aligned,
+        joints=joints,
     )
     if posterior is not None:
         result.kl, result.variance = posterior.result()
