@@ -79,9 +79,10 @@ def _update(digest: Any, name: str, value: np.ndarray) -> None:
     digest.update(value.tobytes())
 
 
-def tensors_digest(tensors: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over names, types, shapes and bytes."""
-    digest = hashlib.sha256()
+def file_digest(tensors: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> str:
+    """SHA-256 over the header but its own "sha256", and over names, types, shapes and bytes of the tensors."""
+    rest = {key: value for key, value in header.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
     for name in sorted(tensors):
         _update(digest, name, tensors[name])
     return digest.hexdigest()
@@ -90,14 +91,9 @@ def tensors_digest(tensors: Mapping[str, np.ndarray]) -> str:
 def pack(tensors: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> bytes:
     """A safetensors file with one JSON object in its header, to which the SHA-256 of tensors and header is added."""
     plain = {name: np.asarray(value, order="C") for name, value in tensors.items()}
-    header = {**header, "sha256": _file_digest(plain, header)}
+    header = {**header, "sha256": file_digest(plain, header)}
     packed: bytes = save_tensors(plain, metadata={"vqtool": json.dumps(header, sort_keys=True)})
     return packed
-
-
-def _file_digest(tensors: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> str:
-    rest = {key: value for key, value in header.items() if key != "sha256"}
-    return hashlib.sha256(f"{tensors_digest(tensors)} {json.dumps(rest, sort_keys=True)}".encode()).hexdigest()
 
 
 def unpack(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -119,7 +115,7 @@ def unpack(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["vqtool"])
         tensors = dict(load_tensors(data))
-        if header["sha256"] != _file_digest(tensors, header):
+        if header["sha256"] != file_digest(tensors, header):
             raise DataError("does not match its SHA-256: it was damaged; copy or make it again", file=path)
     except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise DataError("is not a vqtool safetensors file, or is damaged", file=path) from error
