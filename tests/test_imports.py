@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def guarded(test: ast.expr) -> bool:
     return getattr(test, "id", getattr(test, "attr", None)) == "TYPE_CHECKING"
 
 
+@functools.cache
 def imports(module: str, *, inside_functions: bool = True) -> set[str]:
     """Every module that `module` imports, in full: `vqtool.store.MotionSet` as well as `vqtool.store`."""
     here = ["vqtool", *module.removesuffix(".py").removesuffix("/__init__").split("/")]
@@ -107,9 +109,9 @@ def test_matplotlib_is_imported_only_in_functions_of_report(module: str) -> None
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_pyarrow_is_imported_only_in_functions_of_token_formats_and_lerobot(module: str) -> None:
-    allowed = module in ("token_formats.py", "formats/lerobot.py")
-    assert not of(imports(module, inside_functions=not allowed), "pyarrow")
+def test_pyarrow_is_imported_only_in_functions_of_the_two_parquet_modules(module: str) -> None:
+    parquet = module in ("token_formats.py", "formats/lerobot.py")
+    assert not of(imports(module, inside_functions=not parquet), "pyarrow")
 
 
 def test_no_module_is_named_utils() -> None:

@@ -169,6 +169,19 @@ def test_exact_mode_gets_the_hard_case_right(product: bool) -> None:
     assert nearest(vectors, codebook).equal(brute_force(vectors, codebook))
 
 
+def test_exact_mode_gets_the_hard_case_right_over_several_blocks(
+    product: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors, codebook = hard_case()
+    tolerance = torch.linspace(0, 0.1, len(vectors))
+    whole = decide(vectors, codebook, tolerance)
+    monkeypatch.setattr(search, "BLOCK_SCORES", 1 << 13)
+    indices, unsure = decide(vectors, codebook, tolerance)
+    assert indices.equal(brute_force(vectors, codebook))
+    assert unsure.equal(whole[1])
+    assert 0 < unsure.sum() < len(unsure)
+
+
 @pytest.mark.parametrize("rows", [1, 64, 299])
 def test_exact_mode_does_not_depend_on_the_batch(product: bool, rows: int) -> None:
     vectors, codebook = hard_case()

@@ -12,6 +12,7 @@ Reading goes by hard links only, and never through external files, virtual datas
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -32,24 +33,39 @@ from vqtool.publish import LatchingFile
 MAX_CLIPS = 100_000_000
 MAX_NAME_BYTES = 4096
 MAX_DEPTH = 32
+MAX_ATTRIBUTE_BYTES = 1 << 20
 SAFE_FILTERS = {"gzip", "shuffle", "fletcher32", "lzf"}
 READ_BYTES = 8 << 20
+MAX_RATIO = 1100  # deflate makes nothing smaller than 1/1032
+# What h5py raises where libhdf5 stumbles over damaged bytes.
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError)
+
+
+@contextlib.contextmanager
+def damaged(file: Path, dataset: str | None = None) -> Iterator[None]:
+    """Within this block, what libhdf5 cannot make sense of is a DataError."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise DataError("cannot be read; the file is damaged", file=file, dataset=dataset) from error
 
 
 def open_hdf5(path: Path) -> h5py.File:
     """Open a file for reading; MissingInputError where there is none, DataError where it is not HDF5."""
-    if not path.exists():
-        raise MissingInputError("no such file", file=path)
-    if path.is_dir():
-        raise DataError("is a folder; name an HDF5 file", file=path)
     try:
+        if not path.exists():
+            raise MissingInputError("no such file", file=path)
+        if path.is_dir():
+            raise DataError("is a folder; name an HDF5 file", file=path)
+        if not path.is_file():  # opening a pipe would wait for its writer
+            raise DataError("is a device or pipe; name an HDF5 file", file=path)
         with path.open("rb"):
             pass
     except OSError as error:
         raise StorageError(f"cannot be read ({error.strerror})", file=path) from error
     try:
         return h5py.File(path, "r", locking=False)
-    except OSError as error:
+    except DAMAGE as error:
         raise DataError("is not a readable HDF5 file (damaged, cut off, or another format)", file=path) from error
 
 
@@ -73,41 +89,68 @@ def check_dataset(file: Path, dataset: h5py.Dataset, *, kinds: str = "fiu") -> N
         raise DataError(what, file=file, dataset=name)
     if dataset.dtype.kind not in kinds:
         raise DataError(f"has the type {dataset.dtype}; numbers were expected", file=file, dataset=name)
-    stored = dataset.id.get_storage_size()
-    if plist.get_layout() == h5py.h5d.CONTIGUOUS and stored < dataset.size * dataset.dtype.itemsize:
+    declared = math.prod(dataset.shape or ()) * dataset.dtype.itemsize
+    ratio = 1
+    if plist.get_layout() == h5py.h5d.CHUNKED:
+        chunks = math.prod(-(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+        if dataset.id.get_num_chunks() < chunks:  # they would read as zeros
+            raise DataError("has parts that were never written; write it again", file=file, dataset=name)
+        if plist.get_nfilters():
+            ratio = MAX_RATIO
+            # libhdf5 crashes on a compressed chunk of no bytes. Its own loop returns what the function returns.
+            if chunks and dataset.id.chunk_iter(lambda chunk: True if chunk.size == 0 else None):
+                raise DataError("has an empty chunk; the file is damaged", file=file, dataset=name)
+    if plist.get_layout() != h5py.h5d.COMPACT and dataset.id.get_storage_size() * ratio < declared:
         raise DataError("declares more data than the file holds; the file is damaged", file=file, dataset=name)
 
 
 def walk(file: Path, group: h5py.Group, depth: int = 0) -> Iterator[h5py.Dataset]:
-    """Every dataset below `group` by hard links, in name order; each object once, no link followed elsewhere."""
+    """Every dataset below `group` by hard links, in name order; each object once, no link followed elsewhere.
+
+    Raises DataError for a damaged file, a name that is not UTF-8, and groups nested deeper than MAX_DEPTH.
+    """
     seen: set[tuple[int, int]] = set()
 
-    def visit(node: h5py.Group | h5py.Dataset, depth: int) -> Iterator[h5py.Dataset]:
+    def met(node: h5py.Group | h5py.Dataset) -> bool:
         info = h5py.h5o.get_info(node.id)
-        if (info.fileno, info.addr) in seen or depth > MAX_DEPTH:
-            return
+        before = (info.fileno, info.addr) in seen
         seen.add((info.fileno, info.addr))
-        if isinstance(node, h5py.Dataset):
-            yield node
+        return before
+
+    def visit(group: h5py.Group, depth: int) -> Iterator[h5py.Dataset]:
+        if met(group):
             return
-        for name in node:
-            if node.id.links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD:
-                child = node[name]
-                if isinstance(child, h5py.Group | h5py.Dataset):
-                    yield from visit(child, depth + 1)
+        if depth > MAX_DEPTH:
+            raise DataError(f"has groups more than {MAX_DEPTH} deep", file=file, dataset=group.name)
+        for name in group:
+            if isinstance(name, bytes):
+                raise DataError(f"has a name that is not UTF-8 ({name!r}); rename it", file=file, dataset=group.name)
+            if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+                continue
+            child = group[name]
+            if isinstance(child, h5py.Group):
+                yield from visit(child, depth + 1)
+            elif isinstance(child, h5py.Dataset) and not met(child):
+                yield child
 
     try:
         yield from visit(group, depth)
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except DAMAGE as error:
         raise DataError("cannot be listed; the file is damaged", file=file) from error
+
+
+def has_numbers(dataset: h5py.Dataset) -> bool:
+    """Whether it holds integers or floats; asked of HDF5, since numpy has no word for some of its types."""
+    return dataset.id.get_type().get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT)
 
 
 def find(file: Path, root: h5py.File, name: str, *, ndim: int, kinds: str = "fiu") -> h5py.Dataset:
     """The dataset `name`, reached by hard links and checked; DataError when it is missing or of another shape."""
     node: Any = root
-    try:
+    with damaged(file, name):
         for part in name.split("/"):
-            if not isinstance(node, h5py.Group) or part not in node:
+            # Not `part in node`: that follows an external link.
+            if not isinstance(node, h5py.Group) or not node.id.links.exists(part.encode()):
                 raise DataError("is missing; the file is damaged or of another kind", file=file, dataset=name)
             if node.id.links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
                 raise DataError("is a link; vqtool follows no links", file=file, dataset=name)
@@ -117,28 +160,30 @@ def find(file: Path, root: h5py.File, name: str, *, ndim: int, kinds: str = "fiu
         check_dataset(file, node, kinds=kinds)
         if node.ndim != ndim:
             raise DataError(f"has {node.ndim} dimensions, not {ndim}", file=file, dataset=name)
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise DataError("cannot be read; the file is damaged", file=file, dataset=name) from error
     return node
 
 
 def read_rows(file: Path, dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
     """dataset[start:stop]; a damaged chunk is a DataError naming the dataset."""
-    try:
+    with damaged(file, dataset.name):
         rows: np.ndarray = dataset[start:stop]
-    except (OSError, RuntimeError, ValueError) as error:
-        raise DataError("cannot be read; the file is damaged", file=file, dataset=dataset.name) from error
     return rows
 
 
 def attribute(node: h5py.Group | h5py.Dataset, name: str) -> Any:
-    """An attribute as a plain Python value (str, int, float, list), None where there is none or it is unreadable."""
+    """An attribute as a plain Python value (str, int, float, list).
+
+    None where there is none, or it is unreadable or larger than any that vqtool writes.
+    """
     try:
+        stored = h5py.h5a.open(node.id, name.encode())
+        if math.prod(stored.shape or ()) * stored.get_type().get_size() > MAX_ATTRIBUTE_BYTES:
+            return None
         value = node.attrs[name]
-    except (KeyError, OSError, RuntimeError, TypeError, ValueError):
+    except DAMAGE:
         return None
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+        return value.decode("utf-8", "surrogateescape")
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return value
@@ -164,7 +209,7 @@ class FlatWriter:
         total: int | None = None,
         compress: bool = False,
     ) -> None:
-        self._h5 = h5py.File(file, "w")
+        assert all(width > 0 for _, width in rows.values()), rows
         self._file = file
         self._kind = kind
         self._total = total
@@ -174,15 +219,30 @@ class FlatWriter:
         self._kept: dict[str, LatchingFile] = {}
         self._hashes = {name: hashlib.sha256() for name in rows}
         self._arrays: dict[str, np.ndarray] = {}
+        self._h5 = h5py.File(file, "w")
+        try:
+            self._create(rows, compress)
+        except BaseException:
+            self._h5.close()
+            raise
+
+    def _create(self, rows: Mapping[str, tuple[np.dtype, int]], compress: bool) -> None:
         for name, (dtype, width) in rows.items():
             if compress:
-                options = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
-                options |= {"chunks": (16384, max(width, 1)), "maxshape": (None, width)}
-                self._rows[name] = self._h5.create_dataset(name, (0, width), dtype=dtype, **options)
-            elif total is None:
-                self._kept[name] = _nameless(file)
+                self._rows[name] = self._h5.create_dataset(
+                    name,
+                    (0, width),
+                    dtype=dtype,
+                    chunks=(16384, width),
+                    maxshape=(None, width),
+                    compression="gzip",
+                    compression_opts=4,
+                    shuffle=True,
+                )
+            elif self._total is None:
+                self._kept[name] = _nameless(self._file)
             else:
-                self._rows[name] = self._h5.create_dataset(name, (total, width), dtype=dtype)
+                self._rows[name] = self._h5.create_dataset(name, (self._total, width), dtype=dtype)
 
     def extend(self, **rows: np.ndarray) -> None:
         """Append the same number of rows to every dataset of rows."""
@@ -236,7 +296,12 @@ class FlatWriter:
         attrs = {"format": f"vqtool.{self._kind}", "format_version": 1, **attrs, "complete": len(names)}
         digest = content_digest({n: h.hexdigest() for n, h in self._hashes.items()}, self._arrays, attrs)
         for key, value in {**attrs, "sha256": digest}.items():
-            self._h5.attrs[key] = value
+            if isinstance(value, str):
+                # Of a fixed length: a flipped bit in HDF5's heap of variable strings makes it hang or crash.
+                data = value.encode("utf-8", "surrogateescape")
+                self._h5.attrs.create(key, data, dtype=h5py.string_dtype("utf-8", max(1, len(data))))
+            else:
+                self._h5.attrs[key] = value
         self._h5.close()
 
     def __enter__(self) -> FlatWriter:
@@ -264,10 +329,16 @@ def encode_names(names: Sequence[str]) -> np.ndarray:
         seen: set[str] = set()
         twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise DataError("two clips have this name; rename one", clip=twice)
-    raw = [name.encode("utf-8", "surrogateescape") for name in names]
-    for name, data in zip(names, raw, strict=True):
+    raw = []
+    for name in names:
+        data = name.encode("utf-8", "surrogatepass")
+        with contextlib.suppress(UnicodeEncodeError):  # a file name that is not UTF-8, as Python reads it
+            data = name.encode("utf-8", "surrogateescape")
         if not data or b"\0" in data or len(data) > MAX_NAME_BYTES:
             raise DataError(f"a clip name has 1 to {MAX_NAME_BYTES} bytes and no NUL; rename it", clip=name[:80])
+        if data.decode("utf-8", "surrogateescape") != name:
+            raise DataError("a clip name must be valid Unicode; rename it", clip=name[:80])
+        raw.append(data)
     return np.array(raw, dtype=f"S{max(map(len, raw), default=1)}")
 
 
@@ -299,14 +370,15 @@ class FlatReader:
         self._h5 = open_hdf5(path)
         self._digests: dict[str, str] = {}
         try:
-            self._open(kind, rows)
+            with damaged(path):
+                self._open(kind, rows)
         except BaseException:
             self.close()
             raise
 
     def _open(self, kind: str, rows: Sequence[str]) -> None:
         path = self.path
-        self.attrs: dict[str, Any] = {key: attribute(self._h5, key) for key in self._h5.attrs}
+        self.attrs: dict[str, Any] = {key: attribute(self._h5, key) for key in self._h5.attrs if isinstance(key, str)}
         found, version = self.attrs.get("format"), self.attrs.get("format_version")
         if found != f"vqtool.{kind}":
             what = f"a {found} file" if isinstance(found, str) else "no vqtool file"
@@ -326,8 +398,8 @@ class FlatReader:
         except TypeError as error:
             raise DataError("holds no text; the file is damaged", file=path, dataset="names") from error
         counts = {len(dataset) for dataset in self.rows.values()}
-        sizes = np.diff(self.offsets)
-        if counts != {int(self.offsets[-1])} or self.offsets[0] != 0 or bool((sizes < 0).any()):
+        falls = self.offsets[1:] < self.offsets[:-1]  # differences could overflow
+        if counts != {int(self.offsets[-1])} or self.offsets[0] != 0 or bool(falls.any()):
             raise DataError("does not fit the rows; the file is damaged", file=path, dataset="offsets")
         if self.attrs.get("complete") != len(self.names):
             raise DataError("was not written to its end; make it again", file=path)
@@ -342,13 +414,25 @@ class FlatReader:
         return [text.decode("utf-8", "surrogateescape") for text in self.array(name, ndim=1, kinds="S").tolist()]
 
     def has(self, name: str) -> bool:
-        """Whether the file has an object of that name."""
-        return name in self._h5
+        """Whether the file has an object of that name, or a link, which `find` then refuses."""
+        with damaged(self.path, name):
+            node: Any = self._h5
+            for part in name.split("/"):
+                if not isinstance(node, h5py.Group) or not node.id.links.exists(part.encode()):
+                    return False
+                if node.id.links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
+                    break
+                node = node[part]
+            return True
 
     def names_in(self, group: str) -> list[str]:
         """The names in a group at the top of the file, in order; [] where there is none."""
-        node = self._h5.get(group) if group in self._h5 else None
-        return list(node) if isinstance(node, h5py.Group) else []
+        with damaged(self.path, group):
+            links = self._h5.id.links
+            if not links.exists(group.encode()) or links.get_info(group.encode()).type != h5py.h5l.TYPE_HARD:
+                return []
+            node = self._h5[group]
+            return list(node) if isinstance(node, h5py.Group) else []
 
     def blocks(self, name: str, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         """The rows [start, stop) of one dataset in blocks of a few MB."""
@@ -391,7 +475,9 @@ class FlatReader:
             name = dataset.name.lstrip("/")
             if name not in self.rows and name not in small:
                 small[name] = self.array(name, ndim=max(1, dataset.ndim), kinds="fiuS")
-        if content_digest(self._digests, small, self.attrs) != self.attrs.get("sha256"):
+        with damaged(self.path):
+            digest = content_digest(self._digests, small, self.attrs)
+        if digest != self.attrs.get("sha256"):
             raise DataError("does not match its SHA-256: it was damaged or edited; make it again", file=self.path)
 
     def close(self) -> None:

@@ -19,7 +19,18 @@ import numpy as np
 import vqtool
 from vqtool.companions import Companions, joined, read_companions
 from vqtool.errors import DataError, UsageError
-from vqtool.hdf5 import FlatReader, FlatWriter, attribute, block_rows, check_dataset, open_hdf5, read_rows, walk
+from vqtool.hdf5 import (
+    FlatReader,
+    FlatWriter,
+    attribute,
+    block_rows,
+    check_dataset,
+    damaged,
+    has_numbers,
+    open_hdf5,
+    read_rows,
+    walk,
+)
 from vqtool.publish import publish
 from vqtool.splits import SPLITS
 
@@ -122,6 +133,13 @@ class _MotionFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._flat = FlatReader(path, "motion", ["frames"])
+        try:
+            self._open()
+        except BaseException:
+            self._flat.close()
+            raise
+
+    def _open(self) -> None:
         self.names = self._flat.names
         self.lengths = np.diff(self._flat.offsets)
         self.dim = int(self._flat.rows["frames"].shape[1])
@@ -137,7 +155,8 @@ class _MotionFile:
         if self._map is not None:
             return np.array(self._map[first + start : first + stop], dtype=np.float32)
         rows = read_rows(self.path, self._flat.rows["frames"], first + start, first + stop)
-        return rows.astype(np.float32, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return rows.astype(np.float32, copy=False)
 
     def array(self, name: str) -> np.ndarray | None:
         return self._flat.array(name, ndim=1) if self._flat.has(name) else None
@@ -159,6 +178,15 @@ class DatasetFile:
     def __init__(self, path: Path, pattern: str | None) -> None:
         self.path = path
         self._h5 = open_hdf5(path)
+        try:
+            with damaged(path):
+                self._open(pattern)
+        except BaseException:
+            self._h5.close()
+            raise
+
+    def _open(self, pattern: str | None) -> None:
+        path = self.path
         self._clips: list[h5py.Dataset] = []
         widths: dict[int, str] = {}
         rates: dict[float, str] = {}
@@ -166,14 +194,17 @@ class DatasetFile:
             name = dataset.name.lstrip("/")
             if pattern is not None and not _matches(name, pattern):
                 continue
-            if dataset.dtype.kind not in "fiu" or not _is_clip(dataset.shape):
+            if not has_numbers(dataset) or not _is_clip(dataset.shape):
                 continue
-            check_dataset(path, dataset)
+            with damaged(path, name):
+                check_dataset(path, dataset)
             self._clips.append(dataset)
             widths.setdefault(int(np.prod(dataset.shape[1:])), name)
             node: h5py.Group | h5py.Dataset = dataset
             while (rate := attribute(node, "fps")) is None and node.name != "/":
                 node = node.parent
+            if isinstance(rate, list) and len(rate) == 1:  # MATLAB and numpy write [30.0]
+                rate = rate[0]
             if isinstance(rate, int | float) and not isinstance(rate, bool):
                 rates.setdefault(float(rate), name)
         if not self._clips:
@@ -195,7 +226,7 @@ class DatasetFile:
     def read(self, clip: int, start: int, stop: int) -> np.ndarray:
         """Frames [start, stop) of a clip, [n, D] float32."""
         rows = read_rows(self.path, self._clips[clip], start, stop)
-        with np.errstate(over="ignore"):  # to infinity, which is refused
+        with np.errstate(over="ignore", invalid="ignore"):  # 1e300 becomes infinite, which `blocks` tells
             return rows.reshape(len(rows), self.dim).astype(np.float32, copy=False)
 
     def verify(self) -> None:
@@ -216,9 +247,9 @@ def _matches(name: str, pattern: str) -> bool:
     return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
-def _is_clip(shape: tuple[int, ...]) -> bool:
-    """[T, D], or [T, J, 3] positions of J joints."""
-    return len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
+def _is_clip(shape: tuple[int, ...] | None) -> bool:
+    """[T, D], or [T, J, 3] positions of J joints; None is an HDF5 dataset without any shape."""
+    return shape is not None and (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3))
 
 
 def _open_source(path: Path, pattern: str | None) -> _Source:
@@ -255,6 +286,8 @@ class MotionSet:
 
     def _join(self, fps: float | None) -> None:
         first = self._sources[0]
+        if fps is not None and not 0 < fps < 1e6:
+            raise UsageError(f"--fps takes a positive number, not {fps:g}")
         rate = next((source.fps for source in self._sources if source.fps is not None), fps)
         if rate is None:
             raise UsageError("says no frame rate (attribute fps); add --fps, for example --fps 30", file=first.path)
@@ -340,9 +373,13 @@ class MotionSet:
         return [int(clip) for clip in chosen]
 
     def read(self, clip: int, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Frames [start, stop) of a clip, [n, D] float32, as they are: `check` looks for NaN."""
+        """Frames [start, stop) of a clip, [n, D] float32, as they are: `blocks` looks for NaN.
+
+        A `stop` beyond the clip's end means its end, as in a slice.
+        """
         source, index = self._where[clip]
-        return source.read(index, start, int(self.lengths[clip]) if stop is None else stop)
+        length = int(self.lengths[clip])
+        return source.read(index, start, length if stop is None else min(stop, length))
 
     def blocks(self, clip: int) -> Iterator[np.ndarray]:
         """A clip in blocks of a few MB, each checked: DataError at the first frame that is not finite."""

@@ -69,7 +69,6 @@ class TokenizerFile:
             "format_version": 1,
             "vqtool_version": vqtool.__version__,
             "tokenizer_id": self.tokenizer_id,
-            "sha256": tensors_digest(self.tensors),
         }
         publish_bytes(path, pack(self.tensors, header), force=force)
 
@@ -89,27 +88,38 @@ def tensors_digest(tensors: Mapping[str, np.ndarray]) -> str:
 
 
 def pack(tensors: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> bytes:
-    """A safetensors file with one JSON object in its header."""
+    """A safetensors file with one JSON object in its header, to which the SHA-256 of tensors and header is added."""
     plain = {name: np.asarray(value, order="C") for name, value in tensors.items()}
+    header = {**header, "sha256": _file_digest(plain, header)}
     packed: bytes = save_tensors(plain, metadata={"vqtool": json.dumps(header, sort_keys=True)})
     return packed
+
+
+def _file_digest(tensors: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in header.items() if key != "sha256"}
+    return hashlib.sha256(f"{tensors_digest(tensors)} {json.dumps(rest, sort_keys=True)}".encode()).hexdigest()
 
 
 def unpack(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Tensors and header of a file that `pack` made; DataError where it is damaged, flipped bits included."""
     try:
-        data = path.read_bytes()
+        if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
+            raise DataError("is not a file; name a tokenizer.safetensors", file=path)
+        with path.open("rb") as file:
+            start = file.read(8)
+            size = int.from_bytes(start, "little")
+            # Before the rest is read: it may be a large file of another kind.
+            if not 2 <= size <= min(MAX_HEADER, path.stat().st_size - 8):
+                raise DataError("is not a vqtool safetensors file, or is damaged", file=path)
+            data = start + file.read()
     except FileNotFoundError:
         raise MissingInputError("no such file", file=path) from None
     except OSError as error:
         raise StorageError(f"cannot be read ({error.strerror})", file=path) from error
-    size = int.from_bytes(data[:8], "little")
-    if not 2 <= size <= min(MAX_HEADER, len(data) - 8):
-        raise DataError("is not a vqtool safetensors file, or is damaged", file=path)
     try:
         header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["vqtool"])
         tensors = dict(load_tensors(data))
-        if header["sha256"] != tensors_digest(tensors):
+        if header["sha256"] != _file_digest(tensors, header):
             raise DataError("does not match its SHA-256: it was damaged; copy or make it again", file=path)
     except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise DataError("is not a vqtool safetensors file, or is damaged", file=path) from error

@@ -177,10 +177,11 @@ class TokenSet:
                 source=str(flat.attrs["source"]),
                 codebook_sizes=tuple(int(size) for size in flat.attrs["codebook_sizes"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"its attributes are incomplete ({error}); the file is damaged", file=self.path) from error
         header = self.header
-        if min(header.dim, header.downsample, *header.codebook_sizes) < 1 or not 0 < header.fps < math.inf:
+        numbers = (header.dim, header.downsample, *header.codebook_sizes)
+        if min(numbers) < 1 or max(numbers) >= 2**63 or not 0 < header.fps < math.inf:
             raise DataError("its attributes cannot be; the file is damaged", file=self.path)
         lengths = -(-self.num_frames // header.downsample)
         if len(lengths) != len(self.names) or (self.num_frames < 0).any() or (np.diff(self.offsets) != lengths).any():

@@ -65,7 +65,7 @@ def train(
     settings = build_config(*layers)
     with MotionSet(motion, dataset=settings.data.dataset, fps=settings.data.fps) as clips:
         if dry_run:
-            _show_plan(settings, clips)
+            _show_plan(settings, clips, as_json)
             return
 
         from vqtool.nn.trainer import train as run_training
@@ -110,7 +110,7 @@ class _Report:
         self.meter.write(text)
 
 
-def _show_plan(config: Config, motion: MotionSet) -> None:
+def _show_plan(config: Config, motion: MotionSet, as_json: bool) -> None:
     import torch
 
     from vqtool.nn.model import build_model
@@ -120,18 +120,22 @@ def _show_plan(config: Config, motion: MotionSet) -> None:
         parameters = sum(p.numel() for p in build_model(config, motion.dim).parameters())
     split = split_clips(motion, config.data.val_fraction, config.data.seed)
     settings = config.train
-    frames = settings.steps * settings.batch_size * settings.window
-    trained = int(motion.lengths[split.train].sum())
-    lines = {
-        "clips": f"{len(split.train):,} to train on, {len(split.val):,} to validate on ({split.how})",
-        "frames": f"{trained:,} at {motion.fps:g} fps, {motion.dim} columns, layout {motion.layout}",
-        "model": f"{config.model.bottleneck}, {parameters:,} parameters",
-        "state": f"{parameters * 16 / 2**20:,.0f} MB of weights, gradients and optimizer",
-        "work": f"{settings.steps:,} steps of {settings.batch_size} x {settings.window} frames "
-        f"= {frames / max(1, trained):.1f} times the data",
-    }
-    for name, text in lines.items():
-        typer.echo(f"{name:8}{text}")
+    frames = int(motion.lengths[split.train].sum())
+    passes = settings.steps * settings.batch_size * settings.window / max(1, frames)
+    if as_json:
+        result = {"schema_version": 1, "train_clips": len(split.train), "val_clips": len(split.val), "frames": frames}
+        typer.echo(json.dumps(result | {"parameters": parameters, "steps": settings.steps, "passes": passes}))
+        return
+    work = f"{settings.steps:,} steps of {settings.batch_size} x {settings.window} frames"
+    show_rows(
+        [
+            ("clips", f"{len(split.train):,} to train on, {len(split.val):,} to validate on ({split.how})"),
+            ("frames", f"{frames:,} at {motion.fps:g} fps, {motion.dim} columns, layout {motion.layout}"),
+            ("model", f"{config.model.bottleneck}, {parameters:,} parameters"),
+            ("state", f"{parameters * 16 / 2**20:,.0f} MB of weights, their average, and optimizer"),
+            ("work", f"{work} = {passes:.1f} times the data"),
+        ]
+    )
 
 
 def _show(done: Trained, config: Config, as_json: bool) -> None:

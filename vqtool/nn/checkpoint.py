@@ -16,7 +16,7 @@ from vqtool.config import Config, build_config, flatten
 from vqtool.errors import DataError, VqtoolError
 from vqtool.nn.model import MotionTokenizer, build_model
 from vqtool.publish import publish_folder
-from vqtool.tokenizer_file import TokenizerFile, pack, read_tokenizer, tensors_digest, unpack
+from vqtool.tokenizer_file import TokenizerFile, pack, read_tokenizer, unpack
 
 STATE = "state.safetensors"
 
@@ -65,7 +65,7 @@ def load_tokenizer(run: Path) -> tuple[MotionTokenizer, TokenizerFile]:
 def save_checkpoint(folder: Path, step: int, state: Mapping[str, np.ndarray], keep: int) -> None:
     """Write checkpoints/step-N, whole or not at all, and remove all but the newest `keep`."""
     folder.mkdir(exist_ok=True)
-    header = {"format": "vqtool.checkpoint", "format_version": 1, "step": step, "sha256": tensors_digest(state)}
+    header = {"format": "vqtool.checkpoint", "format_version": 1, "step": step}
     with publish_folder(folder / f"step-{step:06d}") as part:
         (part / STATE).write_bytes(pack(state, header))
     for _, old in list_checkpoints(folder)[:-keep]:
