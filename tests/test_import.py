@@ -355,6 +355,27 @@ def test_pickles_are_refused(run: Run, tmp_path: Path) -> None:
     assert code == 65 and "a.npy" in errors
 
 
+@pytest.mark.parametrize("name", ["a.npy", "b.npz", "c.npz", "d.csv", "e.hdf5"])
+def test_a_damaged_file_is_read_or_is_one_clear_line(name: str, run: Run, tmp_path: Path) -> None:
+    import h5py
+
+    rng = np.random.default_rng(0)
+    np.save("a.npy", rng.normal(size=(20, 3)))
+    np.savez("b.npz", x=rng.normal(size=(20, 3)), fps=30.0)
+    np.savez_compressed("c.npz", poses=rng.normal(size=(5, 72)), trans=rng.normal(size=(5, 3)), mocap_framerate=30.0)
+    Path("d.csv").write_text("time,x,y\n0,1,2\n0.1,2,3\n0.2,2,4\n")
+    with h5py.File("e.hdf5", "w") as file:
+        file["data/demo_0/actions"] = np.ones((9, 4))
+    good = Path(name).read_bytes()
+    for _ in range(60):
+        data = bytearray(good)
+        for place in rng.integers(0, min(len(data), 400), 3):
+            data[place] = rng.integers(256)
+        Path(name).write_bytes(data[: rng.integers(len(data) // 2, 2 * len(data))])
+        code, _, errors = run("import", name, "-o", "m.h5", "--fps", "10", "--layout", "raw", "--force", "-q")
+        assert code in (0, 2, 65) and errors.count("\n") == (code != 0), errors
+
+
 def test_nan_is_refused_with_its_frame(run: Run, tmp_path: Path) -> None:
     frames = np.ones((9, 3))
     frames[4, 1] = np.nan

@@ -126,9 +126,14 @@ def test_frames_are_as_documented_and_readable_with_h5py_alone(tmp_path: Path) -
         assert file.attrs["format_version"] == 1 and file.attrs["complete"] == 2 and file.attrs["fps"] == 30.0
 
 
-def test_a_growing_file_has_chunks_of_64_frames(tmp_path: Path) -> None:
-    with h5py.File(write(tmp_path / "m.h5", {"a": clip(3)}, grow=True)) as file:
-        assert file["frames"].chunks == (64, 3)
+def test_a_file_of_unknown_length_is_contiguous_and_the_same_in_the_end(tmp_path: Path) -> None:
+    clips = {"a": clip(3), "b": clip(0), "c": clip(70_000)}
+    paths = write(tmp_path / "grown.h5", clips, grow=True), write(tmp_path / "m.h5", clips)
+    with h5py.File(paths[0]) as grown, h5py.File(paths[1]) as known:
+        assert grown["frames"].chunks is None
+        assert grown.attrs["sha256"] == known.attrs["sha256"]
+        np.testing.assert_array_equal(grown["frames"][:], known["frames"][:])
+    assert {path.name for path in tmp_path.iterdir()} == {"grown.h5", "m.h5"}
 
 
 def gzipped(path: Path, source: Path) -> Path:

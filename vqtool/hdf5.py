@@ -193,9 +193,11 @@ class FlatWriter:
     """Write the flat layout: `extend` rows, `array` small things, `close` with names and offsets.
 
     rows     name -> (dtype, width) of each dataset of rows
-    total    number of rows if known: datasets are then contiguous (readable through a memory map), else
-             chunked and growing
+    total    number of rows, if known; else rows wait in a nameless file beside the output until it is
     compress gzip 4 + shuffle, for small integers
+
+    Datasets that are not compressed are contiguous: windows of them read three to four times faster than from
+    chunks, through a memory map.
     """
 
     def __init__(
@@ -208,10 +210,13 @@ class FlatWriter:
         compress: bool = False,
     ) -> None:
         assert all(width > 0 for _, width in rows.values()), rows
+        self._file = file
         self._kind = kind
         self._total = total
         self.num_rows = 0
+        self._types = dict(rows)
         self._rows: dict[str, h5py.Dataset] = {}
+        self._kept: dict[str, LatchingFile] = {}
         self._hashes = {name: hashlib.sha256() for name in rows}
         self._arrays: dict[str, np.ndarray] = {}
         self._h5 = h5py.File(file, "w")
@@ -222,32 +227,54 @@ class FlatWriter:
             raise
 
     def _create(self, rows: Mapping[str, tuple[np.dtype, int]], compress: bool) -> None:
-        total = self._total
         for name, (dtype, width) in rows.items():
-            options: dict[str, Any] = {}
             if compress:
-                options = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
-            if compress or total is None:
-                chunk = 16384 if compress else 64
-                options |= {"chunks": (chunk, max(width, 1)), "maxshape": (None, width)}
-            shape = (0 if total is None or compress else total, width)
-            self._rows[name] = self._h5.create_dataset(name, shape, dtype=dtype, **options)
+                self._rows[name] = self._h5.create_dataset(
+                    name,
+                    (0, width),
+                    dtype=dtype,
+                    chunks=(16384, width),
+                    maxshape=(None, width),
+                    compression="gzip",
+                    compression_opts=4,
+                    shuffle=True,
+                )
+            elif self._total is None:
+                self._kept[name] = _nameless(self._file)
+            else:
+                self._rows[name] = self._h5.create_dataset(name, (self._total, width), dtype=dtype)
 
     def extend(self, **rows: np.ndarray) -> None:
         """Append the same number of rows to every dataset of rows."""
-        assert rows.keys() == self._rows.keys(), (rows.keys(), self._rows.keys())
+        assert rows.keys() == self._types.keys(), (rows.keys(), self._types.keys())
         count = {len(block) for block in rows.values()}
         assert len(count) == 1, count
         stop = self.num_rows + count.pop()
         for name, block in rows.items():
+            data = np.ascontiguousarray(block, dtype=self._types[name][0])
+            self._hashes[name].update(data.tobytes())
+            if name in self._kept:
+                self._kept[name].write(data.tobytes())
+                continue
             dataset = self._rows[name]
-            data = np.ascontiguousarray(block, dtype=dataset.dtype)
             if dataset.chunks is not None:
                 dataset.resize(stop, axis=0)
             if len(data):
                 dataset[self.num_rows : stop] = data
-            self._hashes[name].update(data.tobytes())
         self.num_rows = stop
+
+    def _place_kept(self) -> None:
+        """Write the rows of the nameless files, whose number is known now."""
+        for name, kept in self._kept.items():
+            dtype, width = self._types[name]
+            self._file.failure = self._file.failure or kept.failure
+            dataset = self._h5.create_dataset(name, (self.num_rows, width), dtype=dtype)
+            kept.seek(0)
+            step = block_rows(width, dtype.itemsize)
+            for start in range(0, 0 if kept.failure else self.num_rows, step):
+                stop = min(start + step, self.num_rows)
+                dataset[start:stop] = np.fromfile(kept, dtype, (stop - start) * width).reshape(-1, width)
+            kept.close()
 
     def array(self, name: str, value: np.ndarray) -> None:
         """Write one small array."""
@@ -263,6 +290,7 @@ class FlatWriter:
         """
         assert self.num_rows == int(offsets[-1]) and len(offsets) == len(names) + 1
         assert self._total is None or self.num_rows == self._total
+        self._place_kept()
         self.array("offsets", np.asarray(offsets, dtype="<i8"))
         self.array("names", encode_names(names))
         attrs = {"format": f"vqtool.{self._kind}", "format_version": 1, **attrs, "complete": len(names)}
@@ -281,8 +309,18 @@ class FlatWriter:
 
     def __exit__(self, *exc: object) -> None:
         """Let go of the file before it is closed under HDF5, which crashes otherwise."""
+        for kept in self._kept.values():
+            kept.close()
         if self._h5:
             self._h5.close()
+
+
+def _nameless(beside: LatchingFile) -> LatchingFile:
+    """A file in the folder of another that is gone as soon as it is closed, however the program ends."""
+    path = Path(f"{os.fsdecode(beside.name)}.rows")
+    file = LatchingFile(path)
+    path.unlink()
+    return file
 
 
 def encode_names(names: Sequence[str]) -> np.ndarray:

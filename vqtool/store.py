@@ -91,7 +91,7 @@ def create_motion(
 ) -> Iterator[MotionWriter]:
     """Write a motion.h5 that appears at `path` when the block ends, or not at all.
 
-    With `total_frames` known the frames are contiguous, so that windows read at the speed of a memory map.
+    With `total_frames` known they are written in place, else twice: first to a nameless file beside `path`.
     """
     rows = {"frames": (np.dtype("<f4"), dim)}
     with publish(path, force=force) as file, FlatWriter(file, "motion", rows, total=total_frames) as flat:

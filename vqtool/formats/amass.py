@@ -82,7 +82,7 @@ def read_amass(path: Path, options: ReadOptions) -> Recording:
         what = f"has poses {poses.shape} and trans {trans.shape}; [T, {known}] and [T, 3] were expected"
         raise DataError(what, file=path)
     if options.raw:
-        return Recording(np.concatenate([trans, poses], axis=1).astype(np.float32), fps, "raw")
+        return Recording(np.concatenate([trans, poses], axis=1), fps, "raw")
     if options.skeleton is None:
         raise UsageError("holds rotations but no joint offsets; add --skeleton rest.bvh, or --layout raw", file=path)
     if fps is None:

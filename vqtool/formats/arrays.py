@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -18,6 +21,8 @@ from vqtool.formats.base import MAX_CLIP_BYTES, Clip, ReadOptions, Recording, as
 if TYPE_CHECKING:
     from vqtool.store import MotionSet
 
+# What numpy raises on headers that are not its own.
+DAMAGE = (ValueError, EOFError, KeyError, TypeError, OverflowError, SyntaxError, tokenize.TokenError)
 RATES = ("fps", "framerate", "frame_rate", "mocap_framerate", "mocap_frame_rate")  # scalars of an npz
 
 
@@ -47,7 +52,7 @@ def load_npy(path: Path) -> np.ndarray:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise MissingInputError("no such file", file=path) from None
-    except (ValueError, EOFError) as error:
+    except DAMAGE as error:
         raise DataError("is not a readable npy file (damaged, cut off, or of Python objects)", file=path) from error
     except OSError as error:
         raise StorageError(f"cannot be read ({error.strerror or error})", file=path) from error
@@ -130,9 +135,11 @@ def open_npz(path: Path) -> Iterator[Arrays]:
             yield Arrays(path, file)
     except FileNotFoundError:
         raise MissingInputError("no such file", file=path) from None
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
+    except (*DAMAGE, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise DataError("is not a readable npz file (damaged, cut off, or of Python objects)", file=path) from error
     except OSError as error:
+        if error.errno == errno.EINVAL:  # a damaged place in the file to go to
+            raise DataError("is not a readable npz file (damaged)", file=path) from error
         raise StorageError(f"cannot be read ({error.strerror or error})", file=path) from error
 
 

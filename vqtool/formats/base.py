@@ -32,7 +32,7 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class Recording:
-    """One clip: a body's motion, or frames [T, D] of a layout. `fps` is None where the file does not say."""
+    """One clip: a body's motion, or numbers [T, D] of a layout. `fps` is None where the file does not say."""
 
     frames: SkeletonMotion | np.ndarray
     fps: float | None
@@ -104,11 +104,11 @@ def clip_file(folder: Path, stem: str, suffix: str) -> Path:
 
 
 def as_frames(array: np.ndarray, path: Path, what: str = "") -> tuple[np.ndarray, str]:
-    """[T, D] float32 and its layout, of numbers [T, D] ("raw") or positions [T, J, 3] ("positions")."""
+    """[T, D] and its layout, of numbers [T, D] ("raw") or positions [T, J, 3] ("positions")."""
     if array.dtype.kind not in "fiu" or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
         shape = "x".join(map(str, array.shape)) or "scalar"
         raise DataError(
             f"holds {shape} {array.dtype}; [T, D] or [T, J, 3] numbers were expected", file=path, dataset=what or None
         )
     layout = "raw" if array.ndim == 2 else "positions"
-    return array.reshape(len(array), int(np.prod(array.shape[1:]))).astype(np.float32), layout
+    return array.reshape(len(array), int(np.prod(array.shape[1:]))), layout

@@ -68,7 +68,7 @@ def bvh_clips(path: Path, name: str, options: ReadOptions) -> Iterator[Clip]:
     def read() -> Recording:
         if options.raw:
             values, fps = read_channels(path)
-            return Recording(values.astype(np.float32), fps, "raw")
+            return Recording(values, fps, "raw")
         motion = read_bvh(
             path,
             metres_per_unit=options.metres_per_unit,

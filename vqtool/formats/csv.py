@@ -60,7 +60,7 @@ def read_csv(path: Path) -> Recording:
             rate = 1 / float(np.median(steps))
             fps = float(round(rate)) if abs(rate - round(rate)) < 1e-3 * rate else rate
         values = values[:, 1:]
-    return Recording(values.astype(np.float32), fps, "raw")
+    return Recording(values, fps, "raw")
 
 
 def _bad_line(path: Path, lines: list[str], delimiter: str, names: list[str] | None) -> DataError:

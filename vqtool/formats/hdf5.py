@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from vqtool.errors import DataError
 from vqtool.formats.base import MAX_CLIP_BYTES, Clip, ReadOptions, Recording, first_bytes
-from vqtool.hdf5 import attribute, open_hdf5
+from vqtool.hdf5 import attribute, open_hdf5, walk
 from vqtool.splits import SPLITS
 from vqtool.store import DatasetFile
 
@@ -52,8 +53,7 @@ def is_robomimic(path: Path) -> bool:
     if not is_hdf5(path):
         return False
     with open_hdf5(path) as file:
-        data = file.get("data")
-        return isinstance(data, h5py.Group) and any(f"{name}/actions" in data for name in data if name[:5] == "demo_")
+        return any(fnmatchcase(dataset.name, "/data/demo_*/actions") for dataset in walk(path, file))
 
 
 def robomimic_clips(path: Path, name: str, options: ReadOptions) -> Iterator[Clip]:

@@ -59,7 +59,7 @@ def _read(folder: Path, stem: str) -> Recording:
         what = f"holds {'x'.join(map(str, frames.shape))} {frames.dtype}; [T, 263] or [T, 251] floats were expected"
         raise DataError(what, file=path)
     layout, fps = LAYOUTS[frames.shape[1]]
-    return Recording(frames.astype(np.float32), fps, layout, _read_captions(folder / "texts" / f"{stem}.txt"))
+    return Recording(frames, fps, layout, _read_captions(folder / "texts" / f"{stem}.txt"))
 
 
 def _read_captions(path: Path) -> tuple[tuple[str, float, float, str], ...]:
