@@ -290,9 +290,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
 
 def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("")
-    with pytest.raises(
-        MissingInputError, match=r"training has not finished; go on with vqtool train \.\.\. --resume"
-    ):
+    with pytest.raises(MissingInputError, match=r"training has not finished; go on with vqtool train \.\.\. --resume"):
         read_tokenizer(tmp_path)
 
 
