@@ -136,3 +136,8 @@ def test_nan_stops_the_statistics(tmp_path: Path) -> None:
         pytest.raises(DataError, match=r"a\.h5:frames clip clip 1 frame 12: column 2 is nan"),
     ):
         column_stats(motion, [0, 1])
+
+
+def test_a_small_motion_far_from_zero_is_no_constant_column() -> None:
+    frames = np.full((100, 1), 1e6, np.float32) + np.linspace(-0.9, 0.9, 100, dtype=np.float32)[:, None]
+    assert not ColumnStats.of(frames).constant[0]

@@ -53,7 +53,7 @@ class ColumnStats:
     def constant(self) -> np.ndarray:
         """Which columns [D] do not move: their spread is no more than float32 rounding of their values."""
         largest = np.maximum(np.abs(self.low), np.abs(self.high))
-        still: np.ndarray = (self.high <= self.low) | (self.std <= 1e-6 * largest)
+        still: np.ndarray = (self.high <= self.low) | (self.std <= 1.2e-7 * largest)
         return still
 
     @property
