@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from vqtool.errors import DataError
-from vqtool.hdf5 import FlatReader, encode_texts
+from vqtool.flat import FlatReader, encode_texts
 from vqtool.skeleton import BvhTemplate, Skeleton
 
 

@@ -19,9 +19,8 @@ import numpy as np
 import vqtool
 from vqtool.companions import Companions, joined, read_companions
 from vqtool.errors import DataError, UsageError
+from vqtool.flat import FlatReader, FlatWriter
 from vqtool.hdf5 import (
-    FlatReader,
-    FlatWriter,
     attribute,
     block_rows,
     check_dataset,

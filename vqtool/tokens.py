@@ -17,7 +17,8 @@ import numpy as np
 import vqtool
 from vqtool.companions import Companions, read_companions
 from vqtool.errors import DataError
-from vqtool.hdf5 import FlatReader, FlatWriter, attribute, open_hdf5
+from vqtool.flat import FlatReader, FlatWriter
+from vqtool.hdf5 import attribute, open_hdf5
 from vqtool.publish import publish
 
 
