@@ -14,12 +14,11 @@ __version__ = "0.1.0"
 _LAZY = {
     "load": "vqtool.nn.codec",
     "MotionSet": "vqtool.store",
-    "Motion": "vqtool.motion",
     "Tokens": "vqtool.tokens",
     "VqtoolError": "vqtool.errors",
 }
 
-__all__ = ["Motion", "MotionSet", "Tokens", "VqtoolError", "__version__", "load"]
+__all__ = ["MotionSet", "Tokens", "VqtoolError", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -266,15 +266,6 @@ class FlatReader:
                 node = node[part]
             return True
 
-    def names_in(self, group: str) -> list[str]:
-        """The names in a group at the top of the file, in order; [] where there is none."""
-        with damaged(self.path, group):
-            links = self._h5.id.links
-            if not links.exists(group.encode()) or links.get_info(group.encode()).type != h5py.h5l.TYPE_HARD:
-                return []
-            node = self._h5[group]
-            return list(node) if isinstance(node, h5py.Group) else []
-
     def blocks(self, name: str, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         """The rows [start, stop) of one dataset in blocks of a few MB."""
         dataset = self.rows[name]

@@ -89,7 +89,7 @@ def check_dataset(file: Path, dataset: h5py.Dataset, *, kinds: str = "fiu") -> N
         raise DataError("declares more data than the file holds; the file is damaged", file=file, dataset=name)
 
 
-def walk(file: Path, group: h5py.Group, depth: int = 0) -> Iterator[h5py.Dataset]:
+def walk(file: Path, group: h5py.Group) -> Iterator[h5py.Dataset]:
     """Every dataset below `group` by hard links, in name order; each object once, no link followed elsewhere.
 
     Raises DataError for a damaged file, a name that is not UTF-8, and groups nested deeper than MAX_DEPTH.
@@ -119,7 +119,7 @@ def walk(file: Path, group: h5py.Group, depth: int = 0) -> Iterator[h5py.Dataset
                 yield child
 
     try:
-        yield from visit(group, depth)
+        yield from visit(group, 0)
     except DAMAGE as error:
         raise DataError("cannot be listed; the file is damaged", file=file) from error
 

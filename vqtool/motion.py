@@ -1,24 +1,10 @@
-"""One clip of motion, and what its columns are."""
+"""What the columns of motion are, by the name of their layout."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
 
 from vqtool.errors import UsageError
-
-
-@dataclass(frozen=True)
-class Motion:
-    """One recording: `frames` is [T, D] float32 at `fps` frames a second, its columns described by `layout`."""
-
-    name: str
-    frames: np.ndarray
-    fps: float
-    layout: str = "raw"
-    source: str = ""
 
 
 def _joint_groups(joints: int) -> dict[str, slice]:

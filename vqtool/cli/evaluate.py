@@ -19,6 +19,8 @@ from vqtool.cli.options import (
     Run,
     Split,
     Threads,
+    error_rows,
+    layer_rows,
     metered,
     set_threads,
     show_rows,
@@ -46,7 +48,6 @@ def evaluate(
     from vqtool.store import MotionSet
 
     with MotionSet(motion, dataset=dataset, fps=fps) as clips:
-        from vqtool.codebook import entropy, perplexity
         from vqtool.motion import column_groups
         from vqtool.nn.codec import load
         from vqtool.nn.evaluation import evaluate as measure
@@ -80,15 +81,7 @@ def evaluate(
             "token_frames_per_second": rate,
             "tokens_per_second": rate * len(found.counts) if found.counts else None,
             "bits_per_second": rate * sum(math.log2(len(counts)) for counts in found.counts) if found.counts else None,
-            "layers": [
-                {
-                    "codebook_size": len(counts),
-                    "used": int((counts > 0).sum()),
-                    "perplexity": perplexity(counts),
-                    "bits": entropy(counts) / math.log(2),
-                }
-                for counts in found.counts
-            ],
+            "layers": found.layers,
         }
     if as_json:
         typer.echo(json.dumps(result))
@@ -96,8 +89,7 @@ def evaluate(
 
     rows = []
     rows.append(("clips", f"{found.clips:,} ({found.frames:,} frames, {found.token_frames:,} token frames)"))
-    rows.append(("normalised MSE", f"{found.nmse:.4f}  (1 = no better than the mean pose)"))
-    rows.append(("normalised MAE", f"{found.nmae:.4f}"))
+    rows += error_rows(found)
     if found.frames and found.joints.known:
         rows.append(("joint errors", f"{result['mpjpe_pose_mm']:.1f} mm of the pose alone (MPJPE)"))
         rows.append(("", f"{result['mpjpe_aligned_mm']:.1f} mm with the roots together"))
@@ -106,7 +98,5 @@ def evaluate(
         rows.append((f"  MSE of {name}", f"{value:.4f}"))
     if found.counts:
         rows.append(("rate", f"{rate:g} token frames/s, {result['bits_per_second']:,.0f} bits/s"))
-    for q, layer in enumerate(result["layers"]):
-        used = f"{layer['used']:,} of {layer['codebook_size']:,} codes used"
-        rows.append((f"layer {q}", f"{used}, perplexity {layer['perplexity']:.1f}"))
+    rows += layer_rows(found)
     show_rows(rows)

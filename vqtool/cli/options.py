@@ -7,11 +7,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vqtool.signals import StopRequest
+
+if TYPE_CHECKING:
+    from vqtool.nn.evaluation import Evaluation
 
 Run = Annotated[Path, typer.Argument(help="A run folder of vqtool train, or its tokenizer.safetensors.")]
 Motions = Annotated[list[Path], typer.Argument(help="motion.h5, or any HDF5 file of [T, D] datasets.")]
@@ -48,6 +51,23 @@ def show_rows(rows: list[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in rows) + 2
     for name, value in rows:
         typer.echo(typer.style(name.ljust(width), bold=True) + value)
+
+
+def error_rows(found: Evaluation) -> list[tuple[str, str]]:
+    """The normalised errors of an evaluation, for `show_rows`."""
+    return [
+        ("normalised MSE", f"{found.nmse:.4f}  (1 = no better than the mean pose)"),
+        ("normalised MAE", f"{found.nmae:.4f}"),
+    ]
+
+
+def layer_rows(found: Evaluation) -> list[tuple[str, str]]:
+    """How the codes of each layer are used, for `show_rows`."""
+    rows = []
+    for q, layer in enumerate(found.layers):
+        used = f"{layer['used']:,} of {layer['codebook_size']:,} codes used"
+        rows.append((f"layer {q}", f"{used}, perplexity {layer['perplexity']:.1f}"))
+    return rows
 
 
 def set_threads(threads: int | None) -> None:

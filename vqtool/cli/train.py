@@ -9,7 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vqtool.cli.options import Dataset, Device, Force, Fps, Json, Meter, Motions, Quiet, Threads, set_threads, show_rows
+from vqtool.cli.options import (
+    Dataset,
+    Device,
+    Force,
+    Fps,
+    Json,
+    Meter,
+    Motions,
+    Quiet,
+    Threads,
+    error_rows,
+    layer_rows,
+    set_threads,
+    show_rows,
+)
 
 if TYPE_CHECKING:
     from vqtool.config import Config
@@ -139,8 +153,6 @@ def _show_plan(config: Config, motion: MotionSet, as_json: bool) -> None:
 
 
 def _show(done: Trained, config: Config, as_json: bool) -> None:
-    from vqtool.codebook import perplexity
-
     found = done.evaluation
     result: dict[str, Any] = {
         "schema_version": 1,
@@ -152,9 +164,7 @@ def _show(done: Trained, config: Config, as_json: bool) -> None:
     }
     if found is not None:
         result |= {"nmse": found.nmse, "nmae": found.nmae}
-        result["layers"] = [
-            {"codebook_size": len(c), "used": int((c > 0).sum()), "perplexity": perplexity(c)} for c in found.counts
-        ]
+        result["layers"] = found.layers
         if found.kl is not None and found.variance is not None:
             result |= {"kl": float(found.kl.sum()), "active_units": int((found.variance > 0.01).sum())}
     if as_json:
@@ -167,11 +177,7 @@ def _show(done: Trained, config: Config, as_json: bool) -> None:
     rows.append(("trained", f"{done.steps:,} steps in {done.seconds:.1f} s"))
     if found is not None:
         rows.append(("validation", f"{found.clips:,} clips, {found.frames:,} frames"))
-        rows.append(("normalised MSE", f"{found.nmse:.4f}  (1 = no better than the mean pose)"))
-        rows.append(("normalised MAE", f"{found.nmae:.4f}"))
-        for q, layer in enumerate(result["layers"]):
-            used = f"{layer['used']:,} of {layer['codebook_size']:,} codes used"
-            rows.append((f"layer {q}", f"{used}, perplexity {layer['perplexity']:.1f}"))
+        rows += error_rows(found) + layer_rows(found)
         if "kl" in result:
             units = f"{result['active_units']} of {len(found.kl) if found.kl is not None else 0} units active"
             rows.append(("latents", f"{units}, KL {result['kl']:.2f} nats per token frame"))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from vqtool.codebook import entropy, perplexity
 from vqtool.metrics import JointErrors
 from vqtool.nn.bottlenecks.vae import GaussianBottleneck
 from vqtool.nn.codec import Codec, Progress
@@ -47,6 +50,19 @@ class Evaluation:
     def nmae(self) -> float:
         """Normalised mean absolute error over moving columns."""
         return _mean(self.absolute[self.moving])
+
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        """Of each codebook: its size K, the codes used, their perplexity and entropy in bits."""
+        return [
+            {
+                "codebook_size": len(counts),
+                "used": int((counts > 0).sum()),
+                "perplexity": perplexity(counts),
+                "bits": entropy(counts) / math.log(2),
+            }
+            for counts in self.counts
+        ]
 
     def usage_tensors(self) -> dict[str, np.ndarray]:
         """What the tokenizer file keeps for inspect-codebook."""
