@@ -39,16 +39,23 @@ def run_training(
         return train(config, clips, run, report or Silent(), device="cpu", **given)  # type: ignore[arg-type]
 
 
-class StopAt(Silent):
-    """Ask for a stop after a step, as a signal would."""
+class SignalAt(Silent):
+    """Send this process a signal after a step."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, number: signal.Signals = signal.SIGTERM) -> None:
         super().__init__()
-        self.stop, self.step = StopRequest(), step
+        self.step, self.number = step, number
 
     def stepped(self, step: int, steps: int, loss: float) -> None:
+        super().stepped(step, steps, loss)
         if step == self.step:
-            self.stop.signum = signal.SIGTERM
+            signal.raise_signal(self.number)
+
+
+def stop_training(motion: Path, run: Path, model: str = "rvq", *, step: int, **options: object) -> None:
+    """Train until a SIGTERM after a step."""
+    with StopRequest(), pytest.raises(InterruptedRun, match=f"after step {step}"):
+        run_training(motion, run, model, SignalAt(step), **options)
 
 
 @pytest.mark.parametrize("model", OPTIONS)
@@ -57,9 +64,7 @@ def test_a_stopped_and_resumed_training_is_bit_equal_to_an_uninterrupted_one(
     model: str, step: int, motion: Path, tmp_path: Path
 ) -> None:
     run_training(motion, tmp_path / "whole", model)
-    report = StopAt(step)
-    with pytest.raises(InterruptedRun, match=f"after step {step}"):
-        run_training(motion, tmp_path / "parts", model, report, stop=report.stop)
+    stop_training(motion, tmp_path / "parts", model, step=step)
     run_training(motion, tmp_path / "parts", model, resume=True)
     for name in ("tokenizer.safetensors", "metrics.jsonl", "checkpoints/step-000040/state.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
@@ -67,9 +72,7 @@ def test_a_stopped_and_resumed_training_is_bit_equal_to_an_uninterrupted_one(
 
 def test_resume_goes_back_to_the_checkpoint_before_a_damaged_one(motion: Path, tmp_path: Path) -> None:
     run_training(motion, tmp_path / "whole")
-    report = StopAt(30)
-    with pytest.raises(InterruptedRun):
-        run_training(motion, tmp_path / "run", report=report, stop=report.stop)
+    stop_training(motion, tmp_path / "run", step=30)
     state = tmp_path / "run" / "checkpoints" / "step-000030" / "state.safetensors"
     damaged = bytearray(state.read_bytes())
     damaged[-100] ^= 1
@@ -105,9 +108,7 @@ def test_resume_with_another_config_names_what_differs(motion: Path, tmp_path: P
 
 
 def test_resume_with_other_motion_is_refused(motion: Path, tmp_path: Path) -> None:
-    report = StopAt(5)
-    with pytest.raises(InterruptedRun):
-        run_training(motion, tmp_path / "run", report=report, stop=report.stop)
+    stop_training(motion, tmp_path / "run", step=5)
     other = write_motion(tmp_path / "other.h5", [60, 80, 100, 21])
     with pytest.raises(ResumeError, match="not what this run was begun with"):
         run_training(other, tmp_path / "run", resume=True)

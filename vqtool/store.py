@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 import vqtool
+from vqtool import signals
 from vqtool.companions import Companions, joined, read_companions
 from vqtool.errors import DataError, UsageError
 from vqtool.flat import FlatReader, FlatWriter
@@ -277,6 +278,7 @@ class MotionSet:
         self._sources: list[_Source] = []
         try:
             for path in self.paths:
+                signals.check()
                 self._sources.append(_open_source(path, dataset))
             self._join(fps)
         except BaseException:
@@ -385,6 +387,7 @@ class MotionSet:
         source, index = self._where[clip]
         step = block_rows(self.dim, 4)
         for start in range(0, int(self.lengths[clip]), step):
+            signals.check()
             frames = self.read(clip, start, min(start + step, int(self.lengths[clip])))
             finite = np.isfinite(frames).all(axis=1)
             if not finite.all():
