@@ -55,6 +55,16 @@ def test_inspecting_tokens_loads_no_torch(trained: Trained, motion_path: Path, t
     assert "torch" not in found
 
 
+@pytest.mark.parametrize("command", ["train", "encode RUN", "evaluate RUN"])
+def test_motion_with_a_nan_is_refused_before_torch_is_loaded(
+    command: str, trained: Trained, with_a_nan: Path, tmp_path: Path
+) -> None:
+    words = command.replace("RUN", str(trained("vq"))).split()
+    output = [] if words[0] == "evaluate" else ["-o", str(tmp_path / "out")]
+    assert vqtool(*words, with_a_nan, *output).returncode == 65
+    assert "torch" not in loaded_by(*words, str(with_a_nan), *output)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_ends_its_help_with_an_example_and_stands_in_the_docs(command: str) -> None:
     page = vqtool(command, "--help")

@@ -92,8 +92,8 @@ class FlatWriter:
         count = {len(block) for block in rows.values()}
         assert len(count) == 1, count
         stop = self.num_rows + count.pop()
-        for name, block in rows.items():
-            data = np.ascontiguousarray(block, dtype=self._types[name][0])
+        for name, (dtype, _) in self._types.items():  # in one order: HDF5 places a dataset when it is first written
+            data = np.ascontiguousarray(rows[name], dtype=dtype)
             self._hashes[name].update(data.tobytes())
             if name in self._kept:
                 self._kept[name].write(data.tobytes())

@@ -47,6 +47,12 @@ def say(text: str) -> None:
         print(f"vqtool: {text}", file=sys.stderr, flush=True)
 
 
+def tell_parts(found: int, quiet: bool) -> None:
+    """That work went on from where an earlier run was stopped."""
+    if found and not quiet:
+        say(f"went on after {found} parts that an earlier run had done")
+
+
 def show_rows(rows: list[tuple[str, str]]) -> None:
     """A result as lines of name and value on stdout, names bold on a terminal."""
     width = max(len(name) for name, _ in rows) + 2

@@ -82,6 +82,7 @@ def train(
             _show_plan(settings, clips, as_json)
             return
 
+        clips.usable()  # before torch, which takes seconds to come
         from vqtool.nn.trainer import train as run_training
 
         set_threads(threads)
