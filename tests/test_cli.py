@@ -205,6 +205,38 @@ def test_a_closed_pipe_ends_quietly(trained: Trained) -> None:
     assert done.stdout.splitlines()[-1] == "0"
 
 
+def shell(command: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell command in which vqtool stands for the command line."""
+    command = command.replace("vqtool", f"{sys.executable} -m vqtool")
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "errors"),
+    [
+        ("vqtool stats MOTION > /dev/full", 74, "vqtool: error: output: No space left on device\n"),
+        ("vqtool stats MOTION --json > /dev/full", 74, "vqtool: error: output: No space left on device\n"),
+        ("vqtool stats MOTION >&-", 0, ""),
+        ("vqtool stats MOTION <&- >&- 2>&-", 0, ""),
+        ("vqtool stats none.h5 2>&-", 66, ""),
+        ("vqtool stats none.h5 2>/dev/full", 66, ""),
+    ],
+)
+def test_closed_and_full_streams_end_in_one_line_at_most(
+    command: str, code: int, errors: str, motion_path: Path
+) -> None:
+    done = shell(command.replace("MOTION", str(motion_path)))
+    assert (done.returncode, done.stderr) == (code, errors)
+
+
+def test_work_goes_on_when_nobody_reads_its_progress(trained: Trained, motion_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "t.h5"
+    done = shell(
+        f"vqtool encode {trained('vq')} {motion_path} -o {out} 2>&1 >/dev/null | true; echo ${{PIPESTATUS[0]}}"
+    )
+    assert (done.stdout, out.exists()) == ("0\n", True)
+
+
 @pytest.mark.parametrize("variable", ["GITHUB_ACTIONS", "FORCE_COLOR"])
 def test_a_pipe_gets_no_colour(variable: str, trained: Trained) -> None:
     for words in (["--help"], ["inspect-codebook", trained("rvq")]):

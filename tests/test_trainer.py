@@ -215,6 +215,19 @@ def test_a_folder_that_is_no_run_is_never_touched(motion: Path, tmp_path: Path) 
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
 
 
+def test_a_folder_in_which_a_run_was_killed_at_once_is_taken(motion: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.toml.part").write_text("[tr")
+    (tmp_path / "run" / "config.toml.lock").touch()
+    run_training(motion, tmp_path / "run", train__steps=5)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "checkpoints",
+        "config.toml",
+        "metrics.jsonl",
+        "tokenizer.safetensors",
+    ]
+
+
 def test_force_begins_anew(motion: Path, tmp_path: Path) -> None:
     run_training(motion, tmp_path / "a")
     run_training(motion, tmp_path / "b", train__seed=5)

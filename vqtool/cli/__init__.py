@@ -12,6 +12,15 @@ import sys
 import traceback
 from typing import Annotated
 
+# A caller may have closed them (>&-): then the next file to be opened would take their number, and the first print
+# would go into it.
+if None in (sys.stdin, sys.stdout, sys.stderr):
+    while os.open(os.devnull, os.O_RDWR) < 2:  # takes the lowest number that is free
+        pass
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
 # Typer would colour pipes under GITHUB_ACTIONS, FORCE_COLOR or PY_COLORS.
 if not sys.stdout.isatty():
     os.environ.setdefault("_TYPER_FORCE_DISABLE_TERMINAL", "1")
@@ -85,8 +94,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(argv: list[str] | None) -> int:
     try:
         result = app(args=argv, prog_name="vqtool", standalone_mode=False)
-        if sys.stdout is not None:  # closed by the caller: >&-
-            sys.stdout.flush()
+        sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except (BrokenPipeError, SystemExit) as error:
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
@@ -98,11 +106,10 @@ def _run(argv: list[str] | None) -> int:
     except VqtoolError as error:
         return _fail(str(error), error.exit_code)
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
+        place = f"{error.filename}: " if error.filename else "output: "  # files have been named by now
         try:
             sys.stdout.flush()
         except OSError:
-            place = "stdout: "
             _forget_stdout()
         return _fail(f"{place}{error.strerror or error}", 74)
     except MemoryError:

@@ -110,7 +110,8 @@ def check_run(run: Path, config: Config, *, resume: bool, force: bool) -> None:
         if changed := differences(before, config):
             raise ResumeError(f"was begun with another config: {'; '.join(changed)}", file=run)
         return
-    if run.exists() and any(run.iterdir()):
+    begun = {".config.toml.part", "config.toml.lock"}  # by a run that was killed before it had written anything else
+    if run.exists() and {path.name for path in run.iterdir()} - begun:
         if not (run / "config.toml").exists():
             raise OutputError("is a folder that no vqtool train made; choose another -o", file=run)
         if not force:
