@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,10 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 import vqtool
+from vqtool.companions import skeleton_difference
 from vqtool.errors import DataError, MismatchError, MissingInputError, StorageError
 from vqtool.publish import publish_bytes
+from vqtool.skeleton import Skeleton
 
 if TYPE_CHECKING:
     from vqtool.store import MotionSet
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 NAME = "tokenizer.safetensors"
 FORMAT = "vqtool.tokenizer"
 MAX_HEADER = 1 << 20
+FIELDS = ("config", "dim", "fps", "layout", "downsample", "codebook_sizes", "codebook_keys")
+VERSIONS = ("format", "format_version", "vqtool_version", "tokenizer_id", "sha256")
 
 
 @dataclass
@@ -41,6 +45,8 @@ class TokenizerFile:
     downsample      motion frames per token frame
     codebook_sizes  K of each layer, [] for a VAE
     codebook_keys   names of the tensors that hold the code vectors [K, C], [] where they are implicit (FSQ)
+    joints          {"names": [...], "parents": [...]} of the skeleton that the columns describe; None: not known
+    others          what a later vqtool wrote into the header and this one does not know
     """
 
     config: dict[str, Any]
@@ -50,6 +56,8 @@ class TokenizerFile:
     downsample: int
     codebook_sizes: list[int]
     codebook_keys: list[str]
+    joints: dict[str, Any] | None = None
+    others: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     path: Path | None = None
 
@@ -62,9 +70,9 @@ class TokenizerFile:
         return digest.hexdigest()
 
     def _plain(self) -> dict[str, Any]:
-        fields = asdict(self)
-        del fields["tensors"], fields["path"]
-        return fields
+        """The header without its VERSIONS."""
+        plain = {name: getattr(self, name) for name in FIELDS} | self.others
+        return plain if self.joints is None else plain | {"joints": self.joints}
 
     def check_motion(self, motion: MotionSet) -> None:
         """MismatchError where the clips have other columns, frame rate or layout than the training data."""
@@ -78,6 +86,14 @@ class TokenizerFile:
         if abs(motion.fps - self.fps) > 1e-3 * self.fps:
             what = f"has {motion.fps:g} fps, but the tokenizer was trained at {self.fps:g}"
             raise MismatchError(f"{what}; import it with --fps {self.fps:g}", file=where)
+        bodies = motion.companions.bodies
+        if self.joints is not None and bodies and (difference := self._joints_differ(bodies[0])):
+            raise MismatchError(f"has another skeleton than the tokenizer was trained on: {difference}", file=where)
+
+    def _joints_differ(self, body: Skeleton) -> str:
+        assert self.joints is not None
+        names, parents = tuple(self.joints["names"]), tuple(self.joints["parents"])
+        return skeleton_difference(Skeleton(names, parents, np.zeros((len(names), 3))), body)
 
     def check_tokens(self, tokens: TokenSet) -> None:
         """MismatchError where another tokenizer made them."""
@@ -116,6 +132,7 @@ def pack(tensors: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> bytes:
     """A safetensors file with one JSON object in its header, to which the SHA-256 of tensors and header is added."""
     plain = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     header = {**header, "sha256": file_digest(plain, header)}
+    assert len(json.dumps(header)) < MAX_HEADER // 2, "unpack would refuse it"
     packed: bytes = save_tensors(plain, metadata={"vqtool": json.dumps(header, sort_keys=True)})
     return packed
 
@@ -168,8 +185,11 @@ def read_tokenizer(run: Path) -> TokenizerFile:
         version = header.get("format_version")
         raise DataError(f"has format version {version}; this vqtool reads 1, so update vqtool", file=path)
     try:
-        names = ("config", "dim", "fps", "layout", "downsample", "codebook_sizes", "codebook_keys")
-        found = TokenizerFile(**{name: header[name] for name in names}, tensors=tensors, path=path)
+        known = {name: header[name] for name in FIELDS} | {"joints": header.get("joints")}
+        others = {name: value for name, value in header.items() if name not in (*known, *VERSIONS)}
+        found = TokenizerFile(**known, others=others, tensors=tensors, path=path)
+        if found.joints is not None and len(found.joints["names"]) != len(found.joints["parents"]):
+            raise DataError("its joints do not fit; the file is damaged", file=path)
         if found.tokenizer_id != header["tokenizer_id"]:
             raise DataError("does not match its tokenizer_id: it was edited; use the file as trained", file=path)
     except (KeyError, TypeError) as error:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from vqtool.config import Config, build_config, flatten
-from vqtool.errors import DataError, VqtoolError
+from vqtool.errors import DataError, UsageError, VqtoolError
 from vqtool.nn.model import MotionTokenizer, build_model
 from vqtool.publish import publish_folder
+from vqtool.skeleton import Skeleton
 from vqtool.tokenizer_file import TokenizerFile, pack, unpack
 
 STATE = "state.safetensors"
@@ -36,9 +37,15 @@ def from_numpy(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, Tenso
 
 
 def tokenizer_file(
-    model: MotionTokenizer, config: Config, *, fps: float, layout: str, usage: Mapping[str, np.ndarray]
+    model: MotionTokenizer,
+    config: Config,
+    *,
+    fps: float,
+    layout: str,
+    usage: Mapping[str, np.ndarray],
+    body: Skeleton | None = None,
 ) -> TokenizerFile:
-    """A model as a tokenizer file; `usage` are the tensors that inspect-codebook shows."""
+    """A model as a tokenizer file; `usage` are the tensors that inspect-codebook shows, `body` has the joints."""
     return TokenizerFile(
         config=config.to_dict(),
         dim=len(model.normalizer.mean),
@@ -47,13 +54,18 @@ def tokenizer_file(
         downsample=model.downsample,
         codebook_sizes=list(model.bottleneck.codebook_sizes),
         codebook_keys=[f"model.bottleneck.{key}" for key in model.bottleneck.codebook_keys()],
+        joints=None if body is None else {"names": list(body.names), "parents": list(body.parents)},
         tensors=to_numpy(model.state_dict(), "model.") | dict(usage),
     )
 
 
 def load_model(file: TokenizerFile) -> MotionTokenizer:
     """The model of a tokenizer file, in eval mode on the CPU; DataError where weights and config do not fit."""
-    model = build_model(build_config(flatten(file.config, str(file.path))), file.dim)
+    try:
+        model = build_model(build_config(flatten(file.config, str(file.path))), file.dim)
+    except UsageError as error:
+        what = f"its config is not one that this vqtool knows ({error}); update vqtool"
+        raise DataError(what, file=file.path) from error
     try:
         model.load_state_dict(from_numpy(file.tensors, "model."))
     except RuntimeError as error:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import vqtool
 from vqtool import signals
 from vqtool.codebook import perplexity
 from vqtool.config import Config, build_config, differences, read_toml, to_toml
@@ -126,7 +127,8 @@ def begin_run(run: Path, config: Config, *, resume: bool) -> None:
             (run / name).unlink(missing_ok=True)
     run.mkdir(exist_ok=True)
     if not (resume and (run / "config.toml").exists()):
-        publish_bytes(run / "config.toml", to_toml(config).encode(), force=True)
+        text = f"# vqtool {vqtool.__version__}\n{to_toml(config)}"
+        publish_bytes(run / "config.toml", text.encode(), force=True)
 
 
 def train(
@@ -170,9 +172,11 @@ class _Training:
         self.model = build_model(config, motion.dim)
         self.split = split_clips(motion, config.data.val_fraction, config.data.seed)
         motion.verify()
-        stats = column_stats(motion, self.split.train)
-        for clip in set(self.split.val) - set(self.split.train):
-            motion.check(clip)
+        told = [motion.names, motion.lengths.tolist(), motion.fps, motion.layout, self.split.train, self.split.val]
+        digest = hashlib.sha256(json.dumps(told).encode())
+        stats = column_stats(motion, self.split.train, digest)
+        column_stats(motion, sorted(set(self.split.val) - set(self.split.train)), digest)
+        self.data_digest = np.frombuffer(digest.digest(), dtype=np.uint8)
         self.sampler = WindowSampler(motion, self.split.train, settings.window, settings.batch_size, settings.seed)
         self.warnings: list[str] = []
         if stats.constant.all():
@@ -196,10 +200,6 @@ class _Training:
         self.weights = column_weights(groups, self.model.normalizer.constant.cpu()).to(self.device)
         self.step = 0
         self.evaluated = 0  # the last step whose evaluation is in metrics.jsonl
-        digest = hashlib.sha256(json.dumps([motion.names, motion.lengths.tolist(), motion.fps, motion.layout]).encode())
-        for part in (stats.mean, stats.squares, np.array(self.split.train)):
-            digest.update(part.tobytes())
-        self.data_digest = np.frombuffer(digest.digest(), dtype=np.uint8)
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
@@ -331,7 +331,9 @@ class _Training:
     def _tokenizer(self, evaluation: Evaluation | None = None) -> Any:
         usage = evaluation.usage_tensors() if evaluation is not None else {}
         averaged = self.smooth if self.config.train.ema_decay > 0 else self.model
-        return tokenizer_file(averaged, self.config, fps=self.motion.fps, layout=self.motion.layout, usage=usage)
+        motion = self.motion
+        body = next(iter(motion.companions.bodies), None)
+        return tokenizer_file(averaged, self.config, fps=motion.fps, layout=motion.layout, usage=usage, body=body)
 
     def _evaluate_if_due(self) -> None:
         settings = self.config.train
