@@ -22,6 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from vqtool import signals
 from vqtool.errors import DataError
 from vqtool.hdf5 import attribute, block_rows, damaged, find, open_hdf5, read_rows, walk
 from vqtool.publish import LatchingFile
@@ -91,8 +92,8 @@ class FlatWriter:
         count = {len(block) for block in rows.values()}
         assert len(count) == 1, count
         stop = self.num_rows + count.pop()
-        for name, block in rows.items():
-            data = np.ascontiguousarray(block, dtype=self._types[name][0])
+        for name, (dtype, _) in self._types.items():  # in one order: HDF5 places a dataset when it is first written
+            data = np.ascontiguousarray(rows[name], dtype=dtype)
             self._hashes[name].update(data.tobytes())
             if name in self._kept:
                 self._kept[name].write(data.tobytes())
@@ -113,6 +114,7 @@ class FlatWriter:
             kept.seek(0)
             step = block_rows(width, dtype.itemsize)
             for start in range(0, 0 if kept.failure else self.num_rows, step):
+                signals.check()
                 stop = min(start + step, self.num_rows)
                 dataset[start:stop] = np.fromfile(kept, dtype, (stop - start) * width).reshape(-1, width)
             kept.close()
@@ -272,6 +274,7 @@ class FlatReader:
         stop = len(dataset) if stop is None else stop
         step = block_rows(dataset.shape[1], dataset.dtype.itemsize)
         for first in range(start, stop, step):
+            signals.check()
             yield read_rows(self.path, dataset, first, min(first + step, stop))
 
     def hashed_blocks(self, name: str) -> Iterator[np.ndarray]:

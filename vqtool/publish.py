@@ -119,9 +119,9 @@ def lock(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames and removals in `folder` durable."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make a file's content durable, or of a folder its renames and removals."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -165,7 +165,7 @@ def _commit(file: LatchingFile, part: Path, path: Path) -> None:
     try:
         file.commit()
         os.replace(part, path)
-        sync_folder(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise _storage_error(path, error) from error
 
@@ -186,16 +186,12 @@ def publish_folder(path: Path) -> Iterator[Path]:
         part.mkdir(parents=True)
         yield part
         for file in part.rglob("*"):
-            handle = os.open(file, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-        sync_folder(part)
+            sync(file)
+        sync(part)
         if path.is_dir():  # moved away whole: removed file by file, a killed run would leave half of it
             os.rename(path, old)
         os.rename(part, path)
-        sync_folder(path.parent)
+        sync(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ import h5py
 import numpy as np
 
 import vqtool
+from vqtool import signals
 from vqtool.companions import Companions, joined, read_companions
 from vqtool.errors import DataError, UsageError
 from vqtool.flat import FlatReader, FlatWriter
@@ -123,6 +125,8 @@ class _Source(Protocol):
 
     def place(self, clip: int) -> str: ...
 
+    def identity(self) -> str: ...
+
     def close(self) -> None: ...
 
 
@@ -165,6 +169,9 @@ class _MotionFile:
 
     def place(self, clip: int) -> str:
         return "frames"
+
+    def identity(self) -> str:
+        return str(self.attrs.get("sha256"))
 
     def close(self) -> None:
         self._map = None
@@ -235,6 +242,11 @@ class DatasetFile:
         """The dataset of a clip."""
         return str(self._clips[clip].name)
 
+    def identity(self) -> str:
+        """Size and time of change: such a file has no SHA-256, and to read it all takes as long as some work on it."""
+        stat = self.path.stat()
+        return f"{stat.st_size} {stat.st_mtime_ns}"
+
     def close(self) -> None:
         """Close the file."""
         self._h5.close()
@@ -277,8 +289,11 @@ class MotionSet:
         self._sources: list[_Source] = []
         try:
             for path in self.paths:
+                signals.check()
                 self._sources.append(_open_source(path, dataset))
             self._join(fps)
+            self._unverified = list(self._sources)
+            self._sound: set[int] = set()
         except BaseException:
             self.close()
             raise
@@ -339,6 +354,12 @@ class MotionSet:
         names = [path.name for path in self.paths]
         return json.dumps(names if len(names) <= 100 else [*names[:100], f"and {len(names) - 100} more"])
 
+    @property
+    def identity(self) -> str:
+        """What changes when any clip does: a SHA-256 of the names and of what each file says of its content."""
+        told = [[source.identity() for source in self._sources], self.names, self.lengths.tolist()]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
     def read_all(self, clip: int) -> np.ndarray:
         """A whole clip, [T, D] float32; DataError at the first frame that is not finite."""
         return np.concatenate([np.zeros((0, self.dim), np.float32), *self.blocks(clip)])
@@ -385,6 +406,7 @@ class MotionSet:
         source, index = self._where[clip]
         step = block_rows(self.dim, 4)
         for start in range(0, int(self.lengths[clip]), step):
+            signals.check()
             frames = self.read(clip, start, min(start + step, int(self.lengths[clip])))
             finite = np.isfinite(frames).all(axis=1)
             if not finite.all():
@@ -400,14 +422,34 @@ class MotionSet:
             yield frames
 
     def check(self, clip: int) -> None:
-        """Read a whole clip; DataError at the first frame that is not finite."""
-        for _ in self.blocks(clip):
-            pass
+        """Read a whole clip, once; DataError at the first frame that is not finite."""
+        if clip not in self._sound:
+            for _ in self.blocks(clip):
+                pass
+            self._sound.add(clip)
 
     def verify(self) -> None:
-        """Compare each motion.h5 with its SHA-256; DataError when a bit has changed."""
-        for source in self._sources:
-            source.verify()
+        """Compare each motion.h5 with its SHA-256, once; DataError when a bit has changed."""
+        while self._unverified:
+            self._unverified[0].verify()
+            del self._unverified[0]
+
+    def usable(self, on_error: str = "stop") -> tuple[list[int], list[str]]:
+        """Verify the files and read every frame: clips to work on, and why others are left out.
+
+        Raises DataError at the first clip with NaN or infinity, unless on_error is "skip".
+        """
+        self.verify()
+        clips, skipped = [], []
+        for clip in range(len(self)):
+            try:
+                self.check(clip)
+                clips.append(clip)
+            except DataError as error:
+                if on_error != "skip":
+                    raise
+                skipped.append(str(error))
+        return clips, skipped
 
     def close(self) -> None:
         """Close all files."""

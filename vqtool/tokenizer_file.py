@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -20,8 +20,12 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 import vqtool
-from vqtool.errors import DataError, MissingInputError, StorageError
+from vqtool.errors import DataError, MismatchError, MissingInputError, StorageError
 from vqtool.publish import publish_bytes
+
+if TYPE_CHECKING:
+    from vqtool.store import MotionSet
+    from vqtool.tokens import TokenSet
 
 NAME = "tokenizer.safetensors"
 FORMAT = "vqtool.tokenizer"
@@ -61,6 +65,26 @@ class TokenizerFile:
         fields = asdict(self)
         del fields["tensors"], fields["path"]
         return fields
+
+    def check_motion(self, motion: MotionSet) -> None:
+        """MismatchError where the clips have other columns, frame rate or layout than the training data."""
+        where = motion.paths[0]
+        if motion.dim != self.dim:
+            trained = f"the tokenizer was trained on {self.dim} (layout {self.layout})"
+            raise MismatchError(f"has {motion.dim} columns, but {trained}; encode data of that layout", file=where)
+        if motion.layout != self.layout:
+            what = f"has layout {motion.layout}, but the tokenizer was trained on {self.layout}"
+            raise MismatchError(f"{what}; import it with --layout {self.layout}", file=where)
+        if abs(motion.fps - self.fps) > 1e-3 * self.fps:
+            what = f"has {motion.fps:g} fps, but the tokenizer was trained at {self.fps:g}"
+            raise MismatchError(f"{what}; import it with --fps {self.fps:g}", file=where)
+
+    def check_tokens(self, tokens: TokenSet) -> None:
+        """MismatchError where another tokenizer made them."""
+        mine, theirs = self.tokenizer_id, tokens.header.tokenizer_id
+        if mine != theirs:
+            what = f"was made by tokenizer {theirs[:12]}, not by {self.path} ({mine[:12]})"
+            raise MismatchError(f"{what}; name the run that encoded it", file=tokens.path)
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write the file whole or not at all."""

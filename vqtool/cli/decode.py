@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from vqtool.cli.options import Device, Force, Json, Layers, Output, Quiet, Run, Threads, metered, set_threads
+from vqtool.cli.options import (
+    Device,
+    Force,
+    Json,
+    Layers,
+    Output,
+    Quiet,
+    Run,
+    Threads,
+    metered,
+    set_threads,
+    tell_parts,
+)
 
 
 def decode(
@@ -31,17 +43,21 @@ def decode(
     Example: vqtool decode runs/imu imu.tokens.h5 -o imu.decoded.h5
     """
     from vqtool.publish import check_output
+    from vqtool.tokenizer_file import read_tokenizer
     from vqtool.tokens import TokenSet
 
     check_output(output, force=force, inputs=(tokens,))
+    tokenizer = read_tokenizer(run)
     with TokenSet(tokens) as clips:
+        tokenizer.check_tokens(clips)
+        clips.check()  # before torch, which takes seconds to come
         from vqtool.nn.codec import load
         from vqtool.nn.files import decode_file
 
         set_threads(threads)
-        codec = load(run, device=device)
+        codec = load(tokenizer, device=device)
         with metered(int(clips.num_frames.sum()), "frame", quiet) as meter:
-            frames = decode_file(
+            done = decode_file(
                 codec,
                 clips,
                 output,
@@ -50,10 +66,10 @@ def decode(
                 force=force,
                 progress=meter.add,
             )
-        count = len(clips)
-    seconds = meter.seconds
+    tell_parts(done.parts_found, quiet)
     if as_json:
-        result = {"schema_version": 1, "output": str(output), "clips": count, "frames": frames}
-        typer.echo(json.dumps(result | {"seconds": round(seconds, 3)}))
+        result = {"schema_version": 1, "output": str(output), "clips": done.clips, "frames": done.frames}
+        typer.echo(json.dumps(result | {"parts_found": done.parts_found, "seconds": round(meter.seconds, 3)}))
     else:
-        typer.echo(f"{output}: {count:,} clips, {frames:,} frames ({frames / max(seconds, 1e-9):,.0f} frames/s)")
+        rate = done.frames / max(meter.seconds, 1e-9)
+        typer.echo(f"{output}: {done.clips:,} clips, {done.frames:,} frames ({rate:,.0f} frames/s)")

@@ -16,7 +16,7 @@ from vqtool.config import Config, build_config, flatten
 from vqtool.errors import DataError, VqtoolError
 from vqtool.nn.model import MotionTokenizer, build_model
 from vqtool.publish import publish_folder
-from vqtool.tokenizer_file import TokenizerFile, pack, read_tokenizer, unpack
+from vqtool.tokenizer_file import TokenizerFile, pack, unpack
 
 STATE = "state.safetensors"
 
@@ -51,15 +51,14 @@ def tokenizer_file(
     )
 
 
-def load_tokenizer(run: Path) -> tuple[MotionTokenizer, TokenizerFile]:
-    """The model of a run folder or tokenizer file, in eval mode on the CPU."""
-    file = read_tokenizer(run)
+def load_model(file: TokenizerFile) -> MotionTokenizer:
+    """The model of a tokenizer file, in eval mode on the CPU; DataError where weights and config do not fit."""
     model = build_model(build_config(flatten(file.config, str(file.path))), file.dim)
     try:
         model.load_state_dict(from_numpy(file.tensors, "model."))
     except RuntimeError as error:
         raise DataError("its weights do not fit its config; the file was edited", file=file.path) from error
-    return model.eval(), file
+    return model.eval()
 
 
 def save_checkpoint(folder: Path, step: int, state: Mapping[str, np.ndarray], keep: int) -> None:
