@@ -27,7 +27,7 @@ from typing import Any
 import vqtool
 from vqtool.config import PREFIX, build_config, read_environment
 from vqtool.errors import UsageError
-from vqtool.publish import fcntl, sync_folder
+from vqtool.publish import fcntl, sync
 
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
 SAFER_HDF5 = (2, 2)
@@ -427,7 +427,7 @@ def _publishing(place: Path) -> Check:
         os.fsync(file.fileno())
     (place / "whole").write_bytes(b"")
     os.replace(place / "part", place / "whole")
-    sync_folder(place)
+    sync(place)
     if (place / "whole").stat().st_size != 1 << 16:
         return Check("writing", PROBLEM, "a renamed file did not replace the one before", "choose another disk")
     return Check("writing", OK, "write, fsync, rename and fsync of the folder work")
