@@ -197,6 +197,7 @@ JSON_LINES = {
     "validate": ["validate sample_data/wrist_imu.h5"],
     "stats": ["stats motion.h5"],
     "export": ["export motion.h5 -o json-export --format npy"],
+    "doctor": ["doctor"],
 }
 
 

@@ -29,6 +29,7 @@ import typer
 
 import vqtool
 from vqtool.cli.decode import decode
+from vqtool.cli.doctor import doctor
 from vqtool.cli.encode import encode
 from vqtool.cli.evaluate import evaluate
 from vqtool.cli.export import export
@@ -47,7 +48,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (import_, validate, stats, train, encode, decode, export, inspect_codebook, evaluate):
+for command in (import_, validate, stats, train, encode, decode, export, inspect_codebook, evaluate, doctor):
     app.command(command.__name__.strip("_").replace("_", "-"))(command)
 
 _debug = False
