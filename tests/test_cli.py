@@ -301,3 +301,15 @@ def test_settings_come_from_file_then_environment_then_set_then_option(
 def test_json_never_holds_nan(words: list[str], trained: Trained, motion_path: Path, run: Run) -> None:
     words = [word.replace("RUN", str(trained("vae"))).replace("MOTION", str(motion_path)) for word in words]
     json.loads(run(*words, "--json")[1], parse_constant=lambda text: pytest.fail(text))
+
+
+def test_motion_of_another_skeleton_is_refused_though_it_has_as_many_columns(run: Run, mocap: Path) -> None:
+    assert run("import", mocap, "-o", "m.h5", "-q")[0] == 0
+    assert run("train", "m.h5", "-o", "run", "--steps", "2", "-q", *SMALL_RUN)[0] == 0
+    assert run("encode", "run", "m.h5", "-o", "t.h5", "-q")[0] == 0
+    for path in mocap.rglob("*.bvh"):
+        path.write_text(path.read_text().replace("JOINT Spine", "JOINT Belly"))
+    assert run("import", mocap, "-o", "other.h5", "-q")[0] == 0
+    pattern = "other.h5: has another skeleton than the tokenizer was trained on: .*Spine.*Belly"
+    check_error(run("encode", "run", "other.h5", "-o", "o.h5", "-q"), 76, pattern)
+    check_error(run("evaluate", "run", "other.h5", "-q"), 76, pattern)

@@ -371,3 +371,28 @@ def test_a_second_training_in_the_same_folder_is_refused(
 
     with lock(tmp_path / "run"), pytest.raises(LockedError):
         run_training(motion, tmp_path / "run", resume=True)
+
+
+def test_the_levels_of_fsq_are_written_out_and_the_same_command_resumes(motion: Path, tmp_path: Path) -> None:
+    stop_training(motion, tmp_path / "run", "fsq", step=5)
+    run_training(motion, tmp_path / "run", "fsq", resume=True)
+    stored = read_tokenizer(tmp_path / "run").config["bottleneck"]
+    assert stored == {"levels": [8, 6, 5], "bound": "tanh"}
+
+
+def test_a_codebook_size_of_fsq_that_does_not_mean_its_levels_is_refused(motion: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"codebook_size 256 does not mean the levels \[4, 4\]; give one"):
+        run_training(motion, tmp_path / "run", "fsq", bottleneck__levels=[4, 4])
+
+
+def test_one_changed_frame_of_a_validation_clip_is_other_motion(motion: Path, tmp_path: Path) -> None:
+    stop_training(motion, tmp_path / "run", step=5)
+    with MotionSet([motion]) as clips:
+        val = split_clips(clips, 0.05, 0).val
+        frames = [clips.read(clip) for clip in range(len(clips))]
+    frames[val[0]][3, 1] += 1e-3
+    with create_motion(tmp_path / "other.h5", dim=5, fps=30) as writer:
+        for number, rows in enumerate(frames):
+            writer.append(f"clip_{number:02d}", rows)
+    with pytest.raises(ResumeError, match="not what this run was begun with"):
+        run_training(tmp_path / "other.h5", tmp_path / "run", resume=True)

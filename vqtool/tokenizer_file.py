@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 NAME = "tokenizer.safetensors"
 FORMAT = "vqtool.tokenizer"
 MAX_HEADER = 1 << 20
-FIELDS = ("config", "dim", "fps", "layout", "downsample", "codebook_sizes", "codebook_keys")
-VERSIONS = ("format", "format_version", "vqtool_version", "tokenizer_id", "sha256")
+# What tokenizer_id covers, besides the model's tensors. What is added to the header later must stay out of it.
+IDENTITY = ("config", "dim", "fps", "layout", "downsample", "codebook_sizes", "codebook_keys")
 
 
 @dataclass
@@ -46,7 +46,6 @@ class TokenizerFile:
     codebook_sizes  K of each layer, [] for a VAE
     codebook_keys   names of the tensors that hold the code vectors [K, C], [] where they are implicit (FSQ)
     joints          {"names": [...], "parents": [...]} of the skeleton that the columns describe; None: not known
-    others          what a later vqtool wrote into the header and this one does not know
     """
 
     config: dict[str, Any]
@@ -57,7 +56,6 @@ class TokenizerFile:
     codebook_sizes: list[int]
     codebook_keys: list[str]
     joints: dict[str, Any] | None = None
-    others: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     path: Path | None = None
 
@@ -70,9 +68,7 @@ class TokenizerFile:
         return digest.hexdigest()
 
     def _plain(self) -> dict[str, Any]:
-        """The header without its VERSIONS."""
-        plain = {name: getattr(self, name) for name in FIELDS} | self.others
-        return plain if self.joints is None else plain | {"joints": self.joints}
+        return {name: getattr(self, name) for name in IDENTITY}
 
     def check_motion(self, motion: MotionSet) -> None:
         """MismatchError where the clips have other columns, frame rate or layout than the training data."""
@@ -109,6 +105,7 @@ class TokenizerFile:
             "format_version": 1,
             "vqtool_version": vqtool.__version__,
             "tokenizer_id": self.tokenizer_id,
+            "joints": self.joints,
         }
         publish_bytes(path, pack(self.tensors, header), force=force)
 
@@ -185,9 +182,8 @@ def read_tokenizer(run: Path) -> TokenizerFile:
         version = header.get("format_version")
         raise DataError(f"has format version {version}; this vqtool reads 1, so update vqtool", file=path)
     try:
-        known = {name: header[name] for name in FIELDS} | {"joints": header.get("joints")}
-        others = {name: value for name, value in header.items() if name not in (*known, *VERSIONS)}
-        found = TokenizerFile(**known, others=others, tensors=tensors, path=path)
+        known = {name: header[name] for name in IDENTITY}
+        found = TokenizerFile(**known, joints=header.get("joints"), tensors=tensors, path=path)
         if found.joints is not None and len(found.joints["names"]) != len(found.joints["parents"]):
             raise DataError("its joints do not fit; the file is damaged", file=path)
         if found.tokenizer_id != header["tokenizer_id"]:
