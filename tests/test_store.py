@@ -803,7 +803,7 @@ def test_many_captions_take_little_room_and_come_back(tmp_path: Path) -> None:
     captions = tuple(Caption(0, f"a person walks {number} steps " * 5) for number in range(2000))
     with create_motion(tmp_path / "m.h5", dim=2, fps=30) as writer:
         writer.append("walk", np.zeros((3, 2), "f4"))
-        writer.companions = Companions(captions=captions + (Caption(0, "long " * 400),))
+        writer.companions = Companions(captions=(*captions, Caption(0, "long " * 400)))
     assert (tmp_path / "m.h5").stat().st_size < 100_000
     with MotionSet([tmp_path / "m.h5"]) as motion:
         motion.verify()
