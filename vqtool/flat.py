@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 
 from vqtool.errors import DataError
-from vqtool.hdf5 import attribute, block_rows, damaged, find, open_hdf5, read_rows, walk
+from vqtool.hdf5 import attribute, block_rows, damaged, find, open_hdf5, read_array, read_rows, walk
 from vqtool.publish import LatchingFile
 
 MAX_CLIPS = 100_000_000
@@ -228,16 +228,12 @@ class FlatReader:
             raise DataError(f"has format version {version}; this vqtool reads 1, so update vqtool", file=path)
         self.rows = {name: find(path, self._h5, name, ndim=2) for name in rows}
         offsets = find(path, self._h5, "offsets", ndim=1, kinds="iu")
-        names = find(path, self._h5, "names", ndim=1, kinds="SO")
+        names = find(path, self._h5, "names", ndim=1, kinds="S")
         if len(offsets) > MAX_CLIPS or len(offsets) != len(names) + 1:
             what = f"has {len(offsets)} entries for {len(names)} names; the file is damaged"
             raise DataError(what, file=path, dataset="offsets")
-        self.offsets: np.ndarray = read_rows(path, offsets, 0, len(offsets)).astype(np.int64)
-        raw = read_rows(path, names, 0, len(names))
-        try:
-            self.names = [bytes(name).decode("utf-8", "surrogateescape") for name in raw.tolist()]
-        except TypeError as error:
-            raise DataError("holds no text; the file is damaged", file=path, dataset="names") from error
+        self.offsets: np.ndarray = read_array(path, offsets).astype(np.int64)
+        self.names = [name.decode("utf-8", "surrogateescape") for name in read_array(path, names).tolist()]
         counts = {len(dataset) for dataset in self.rows.values()}
         falls = self.offsets[1:] < self.offsets[:-1]  # differences could overflow
         if counts != {int(self.offsets[-1])} or self.offsets[0] != 0 or bool(falls.any()):
@@ -248,7 +244,7 @@ class FlatReader:
     def array(self, name: str, *, ndim: int, kinds: str = "fiu") -> np.ndarray:
         """A small array, whole."""
         dataset = find(self.path, self._h5, name, ndim=ndim, kinds=kinds)
-        return np.asarray(read_rows(self.path, dataset, 0, len(dataset)))
+        return read_array(self.path, dataset)
 
     def texts(self, name: str) -> list[str]:
         """A small array of texts, whole."""
