@@ -142,7 +142,7 @@ def latents_file(path: Path) -> None:
 
 
 def foreign_file(path: Path, libver: str, grows: int = 0, **options: Any) -> None:
-    """Nested groups, numbers of several types, texts of variable length, a link, an enum; `grows` counts axes without end."""
+    """Nested groups, numbers of several types, texts of variable length, a link, an enum; `grows`: endless axes."""
     rng = np.random.default_rng(3)
 
     def create(group: h5py.Group, name: str, data: np.ndarray) -> None:

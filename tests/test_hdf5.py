@@ -299,6 +299,19 @@ def test_a_chunk_that_unpacks_to_more_than_it_declares_is_met_by_the_probe(
         MotionSet([path])
 
 
+def test_a_heap_of_texts_that_never_ends_is_met_by_the_probe(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with h5py.File(path, "r+") as file:
+        file.attrs["about"] = "text of variable length"
+    data = path.read_bytes()
+    assert data.count(b"GCOL") == 1
+    first = data.index(b"GCOL") + 16  # its first object: number 1, and eight bytes on its size
+    assert data[first : first + 2] == b"\1\0" and data[first + 8] == 23
+    path.write_bytes(data[:first] + bytes(16) + data[first + 16 :])  # free space of no size: libhdf5 stands still
+    monkeypatch.setattr("vqtool.probe.CPU_SECONDS", 1)
+    with pytest.raises(DataError, match=r"f\.h5: makes HDF5 run without end; the file is damaged"):
+        MotionSet([path])
+
+
 @pytest.mark.parametrize(
     "value",
     [
