@@ -284,6 +284,16 @@ def test_an_array_beyond_the_limit_is_refused_before_it_is_read(
         motion.verify()
 
 
+def test_an_array_that_could_not_be_read_back_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vqtool.flat.MAX_ARRAY_BYTES", 100)
+    with (
+        pytest.raises(DataError, match=r"names: would take more than .* GiB, which is not read back"),
+        create_motion(tmp_path / "m.h5", dim=2, fps=30) as writer,
+    ):
+        writer.append("n" * 101, np.ones((1, 2), "f4"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_chunk_that_unpacks_to_more_than_it_declares_is_met_by_the_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

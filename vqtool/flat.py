@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 
 from vqtool.errors import DataError
-from vqtool.hdf5 import attribute, block_rows, damaged, find, open_hdf5, read_array, read_rows, walk
+from vqtool.hdf5 import MAX_ARRAY_BYTES, attribute, block_rows, damaged, find, open_hdf5, read_array, read_rows, walk
 from vqtool.publish import LatchingFile
 
 MAX_CLIPS = 100_000_000
@@ -118,7 +118,10 @@ class FlatWriter:
             kept.close()
 
     def array(self, name: str, value: np.ndarray) -> None:
-        """Write one small array."""
+        """Write one small array; DataError where it is larger than any that is read back."""
+        if value.nbytes > MAX_ARRAY_BYTES:
+            what = f"would take more than {MAX_ARRAY_BYTES >> 30} GiB, which is not read back; make several files"
+            raise DataError(what, dataset=name)
         self._arrays[name] = value
         text = value.dtype.kind == "S"
         stored = value.astype(h5py.string_dtype("utf-8", value.dtype.itemsize)) if text else value
