@@ -24,7 +24,7 @@ import numpy as np
 
 from vqtool import signals
 from vqtool.errors import DataError
-from vqtool.hdf5 import attribute, block_rows, damaged, find, open_hdf5, read_rows, walk
+from vqtool.hdf5 import MAX_ARRAY_BYTES, attribute, block_rows, damaged, find, open_hdf5, read_array, read_rows, walk
 from vqtool.publish import LatchingFile
 
 MAX_CLIPS = 100_000_000
@@ -122,7 +122,10 @@ class FlatWriter:
             kept.close()
 
     def array(self, name: str, value: np.ndarray) -> None:
-        """Write one small array."""
+        """Write one small array; DataError where it is larger than any that is read back."""
+        if value.nbytes > MAX_ARRAY_BYTES:
+            what = f"would take more than {MAX_ARRAY_BYTES >> 30} GiB, which is not read back; make several files"
+            raise DataError(what, dataset=name)
         self._arrays[name] = value
         text = value.dtype.kind == "S"
         stored = value.astype(h5py.string_dtype("utf-8", value.dtype.itemsize)) if text else value
@@ -237,16 +240,12 @@ class FlatReader:
             raise DataError(f"has format version {version}; this vqtool reads 1, so update vqtool", file=path)
         self.rows = {name: find(path, self._h5, name, ndim=2) for name in rows}
         offsets = find(path, self._h5, "offsets", ndim=1, kinds="iu")
-        names = find(path, self._h5, "names", ndim=1, kinds="SO")
+        names = find(path, self._h5, "names", ndim=1, kinds="S")
         if len(offsets) > MAX_CLIPS or len(offsets) != len(names) + 1:
             what = f"has {len(offsets)} entries for {len(names)} names; the file is damaged"
             raise DataError(what, file=path, dataset="offsets")
-        self.offsets: np.ndarray = read_rows(path, offsets, 0, len(offsets)).astype(np.int64)
-        raw = read_rows(path, names, 0, len(names))
-        try:
-            self.names = [bytes(name).decode("utf-8", "surrogateescape") for name in raw.tolist()]
-        except TypeError as error:
-            raise DataError("holds no text; the file is damaged", file=path, dataset="names") from error
+        self.offsets: np.ndarray = read_array(path, offsets).astype(np.int64)
+        self.names = [name.decode("utf-8", "surrogateescape") for name in read_array(path, names).tolist()]
         counts = {len(dataset) for dataset in self.rows.values()}
         falls = self.offsets[1:] < self.offsets[:-1]  # differences could overflow
         if counts != {int(self.offsets[-1])} or self.offsets[0] != 0 or bool(falls.any()):
@@ -257,7 +256,7 @@ class FlatReader:
     def array(self, name: str, *, ndim: int, kinds: str = "fiu") -> np.ndarray:
         """A small array, whole."""
         dataset = find(self.path, self._h5, name, ndim=ndim, kinds=kinds)
-        return np.asarray(read_rows(self.path, dataset, 0, len(dataset)))
+        return read_array(self.path, dataset)
 
     def texts(self, name: str) -> list[str]:
         """A small array of texts, whole."""
