@@ -7,6 +7,7 @@ one is complete, whatever kills the writer. The sibling `.NAME.part` of a killed
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import shutil
@@ -124,16 +125,41 @@ def sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot do that
+            raise
     finally:
         os.close(handle)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, as far as the disk lets us; a killed run leaves it whole at its place or gone, never a half."""
+    old = _old(path)
+    shutil.rmtree(old, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        os.rename(path, old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _part(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
+def _old(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
 def _storage_error(path: Path, error: OSError) -> StorageError:
     return StorageError(f"could not be written ({error.strerror or error}); nothing was changed", file=path)
+
+
+def _confirm(path: Path) -> None:
+    """Make the rename that brought `path` to its place durable."""
+    try:
+        sync(path.parent)
+    except OSError as error:
+        what = f"is written, but might not survive a power cut ({error.strerror or error}); check the disk"
+        raise StorageError(what, file=path) from error
 
 
 @contextlib.contextmanager
@@ -159,13 +185,13 @@ def publish(path: Path, *, force: bool = False) -> Iterator[LatchingFile]:
             if file.failure is not None:
                 raise _storage_error(path, file.failure) from error
             raise
+        _confirm(path)
 
 
 def _commit(file: LatchingFile, part: Path, path: Path) -> None:
     try:
         file.commit()
         os.replace(part, path)
-        sync(path.parent)
     except OSError as error:
         raise _storage_error(path, error) from error
 
@@ -178,9 +204,14 @@ def publish_bytes(path: Path, data: bytes, *, force: bool = False) -> None:
 
 @contextlib.contextmanager
 def publish_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder to fill with files and folders; when the block ends well it becomes `path`."""
-    part, old = _part(path), path.with_name(f".{path.name}.old")
+    """Give an empty folder to fill with files and folders; when the block ends well it becomes `path`.
+
+    Any OSError becomes a StorageError, those of the block too.
+    """
+    part, old = _part(path), _old(path)
     try:
+        if old.is_dir() and not path.exists():  # a run was killed when the older folder had been moved away
+            os.rename(old, path)
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
         part.mkdir(parents=True)
@@ -191,12 +222,16 @@ def publish_folder(path: Path) -> Iterator[Path]:
         if path.is_dir():  # moved away whole: removed file by file, a killed run would leave half of it
             os.rename(path, old)
         os.rename(part, path)
-        sync(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
     except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
         if old.exists() and not path.exists():
-            os.rename(old, path)
+            try:
+                os.rename(old, path)
+            except OSError as second:
+                what = f"could not be written ({second.strerror or second}); what was there is {old} now"
+                raise StorageError(what, file=path) from error
         if isinstance(error, OSError):
             raise _storage_error(path, error) from error
         raise
+    _confirm(path)
+    shutil.rmtree(old, ignore_errors=True)

@@ -385,11 +385,12 @@ class _Training:
         state["data_digest"] = self.data_digest
         if (self.run / METRICS).exists():
             sync(self.run / METRICS)  # a checkpoint never knows of a step that metrics.jsonl does not
-        save_checkpoint(self.run / "checkpoints", self.step, state, self.config.train.keep_checkpoints)
+        keep = self.config.train.keep_checkpoints
+        save_checkpoint(self.run / "checkpoints", self.step, state, keep, device=self.device.type)
 
     def _restore(self) -> None:
         """Go on from the newest checkpoint, if there is one, and forget what was logged after it."""
-        found = newest_checkpoint(self.run / "checkpoints")
+        found = newest_checkpoint(self.run / "checkpoints", device=self.device.type)
         metrics = self.run / METRICS
         if found is not None:
             self.step, state, warnings = found
