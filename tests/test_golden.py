@@ -24,6 +24,7 @@ from test_docs import PAGES, blocks, rows, section
 from vqtool.companions import Companions
 from vqtool.errors import DataError, VqtoolError
 from vqtool.inspection import inspect
+from vqtool.nn.checkpoint import newest_checkpoint
 from vqtool.nn.codec import load
 from vqtool.nn.files import decode_file, encode_file
 from vqtool.store import MotionSet
@@ -277,6 +278,15 @@ def test_an_hdf5_file_of_version_2_is_refused_with_what_to_do(name: str, tmp_pat
     path = edited(name, tmp_path, lambda file: file.attrs.modify("format_version", 2), digest=True)
     with pytest.raises(DataError, match=r"has format version 2; this vqtool reads 1, so update vqtool$"):
         open_any(path)
+
+
+def test_a_checkpoint_of_version_2_is_refused_and_not_taken_for_a_damaged_one(tmp_path: Path) -> None:
+    tensors, header = unpack(V1 / CHECKPOINT)
+    path = tmp_path / "step-000004" / "state.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(pack(tensors, {**header, "format_version": 2}))
+    with pytest.raises(DataError, match=r"has format version 2; this vqtool reads 1, so update vqtool$"):
+        newest_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

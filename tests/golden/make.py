@@ -180,10 +180,10 @@ def raw() -> None:
 
 
 class Quiet:
-    """A report of training to nobody; asks it to stop after a step."""
+    """A report of training to nobody; may send a SIGTERM after a step."""
 
-    def __init__(self, stop: StopRequest | None = None) -> None:
-        self.stop = stop
+    def __init__(self, stop_at: int = -1) -> None:
+        self.stop_at = stop_at
 
     def note(self, text: str) -> None: ...
 
@@ -192,8 +192,8 @@ class Quiet:
     def evaluated(self, record: object) -> None: ...
 
     def stepped(self, step: int, steps: int, loss: float) -> None:
-        if self.stop is not None and step == STOP_AT:
-            self.stop.signum = signal.SIGTERM
+        if step == self.stop_at:
+            signal.raise_signal(signal.SIGTERM)
 
 
 def models() -> None:
@@ -210,10 +210,9 @@ def models() -> None:
 
 def unfinished() -> None:
     """unfinished/: a run that was stopped half-way, with its checkpoint."""
-    stop = StopRequest()
-    with MotionSet(["raw.h5"]) as clips, contextlib.suppress(InterruptedRun):
-        config = build_config(SETTINGS, UNFINISHED)
-        trainer.train(config, clips, Path("unfinished"), Quiet(stop), device="cpu", stop=stop)
+    config = build_config(SETTINGS, UNFINISHED)
+    with MotionSet(["raw.h5"]) as clips, StopRequest(), contextlib.suppress(InterruptedRun):
+        trainer.train(config, clips, Path("unfinished"), Quiet(STOP_AT), device="cpu")
 
 
 def run(*words: str) -> str:
