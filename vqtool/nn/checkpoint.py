@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from torch import Tensor
 
 import vqtool
 from vqtool.config import Config, build_config, flatten
-from vqtool.errors import DataError, ResumeError, VqtoolError
+from vqtool.errors import DataError, ResumeError, StorageError, VqtoolError
 from vqtool.nn.model import MotionTokenizer, build_model
 from vqtool.publish import publish_folder, remove_folder
 from vqtool.tokenizer_file import TokenizerFile, pack, read_tokenizer, unpack
@@ -78,7 +79,8 @@ def save_checkpoint(
         if re.fullmatch(r"\.step-\d+\.(part|old)", path.name):
             shutil.rmtree(path, ignore_errors=True)
         elif re.fullmatch(r"step-\d+", path.name) and path not in kept:
-            remove_folder(path)
+            with contextlib.suppress(StorageError):
+                remove_folder(path)
 
 
 def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
