@@ -18,8 +18,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -48,7 +49,12 @@ def tree(path: Path) -> Tree:
 def put(folder: Path, content: Tree) -> None:
     """Make a folder hold exactly what `tree` gave."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
+    fill(folder, content)
+
+
+def fill(folder: Path, content: Tree) -> None:
+    """Write what `tree` gave into an empty folder."""
     for name, data in content.items():
         if data is None:
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -77,11 +83,11 @@ class Ended:
     trace: str
 
 
-def _child(gate: Connection, words: Sequence[str], folder: Path, errors: Path) -> None:
-    """Run a command line when told to, with its stderr in a file."""
+def _child(gate: Connection, words: Sequence[str], folder: Path, size: int | None) -> None:
+    """Run a command line when told to, its stderr in a file; with a `size`, `out` is a file system of so many bytes."""
     os.chdir(folder)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    os.dup2(os.open("stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), 2)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
     import torch
 
@@ -90,11 +96,34 @@ def _child(gate: Connection, words: Sequence[str], folder: Path, errors: Path) -
     torch.set_num_threads(1)
     # Where only ancestors may trace a process (Yama), let anyone.
     ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(2**64 - 1), 0, 0, 0)
-    gate.send("ready")
+    if size is not None:
+        before = tree(folder / "out")
+        try:
+            _mount_small(folder / "out", size)
+            fill(folder / "out", before)
+        except OSError as error:
+            gate.send(str(error))
+            os._exit(1)
+    gate.send("")
     gate.recv()
     code = main(list(words))
     sys.stderr.flush()
+    if size is not None:  # it is gone with this process
+        shutil.copytree("out", "kept", symlinks=True)
     os._exit(code)
+
+
+def _mount_small(folder: Path, size: int) -> None:
+    """Mount a file system of `size` bytes that only this process sees; OSError where that is not allowed."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    user, group = os.getuid(), os.getgid()
+    new_user, new_mounts = 0x10000000, 0x00020000
+    if libc.unshare(new_user | new_mounts) != 0:
+        raise OSError(ctypes.get_errno(), "no namespace of mounts can be had")
+    for name, text in ("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1"):
+        Path("/proc/self", name).write_text(text)
+    if libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, f"size={size}".encode()) != 0:
+        raise OSError(ctypes.get_errno(), "no tmpfs can be mounted")
 
 
 class Shell:
@@ -102,21 +131,29 @@ class Shell:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._context = multiprocessing.get_context("forkserver")
-        late = ["typer._adapters", "pydantic.type_adapter"]  # what Typer imports at its first command, where it is
-        self._context.set_forkserver_preload(["faults", "vqtool.cli", "vqtool.nn.trainer", "vqtool.nn.files", *late])
+        # The last ones would be imported by the first command and the first optimizer.
+        late = ["typer._adapters", "pydantic.type_adapter", "torch._dynamo"]
+        forkserver.set_forkserver_preload(["faults", "vqtool.cli", "vqtool.nn.trainer", "vqtool.nn.files", *late])
         # The server looks for them where PYTHONPATH says, not where this process found them.
+        before = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+        forkserver.ensure_running()
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
 
-    def run(self, words: Sequence[str], *strace: str) -> Ended:
-        """Run to the end, with those options of strace if any."""
-        gate, theirs = self._context.Pipe()
-        errors, trace = self.folder / "stderr", self.folder / "trace"
+    def run(self, words: Sequence[str], *strace: str, size: int | None = None) -> Ended:
+        """Run to the end, with those options of strace if any; `size` as in `_child`, PermissionError where denied."""
+        context = multiprocessing.get_context("forkserver")
+        gate, theirs = context.Pipe()
+        trace = self.folder / "trace"
         trace.write_text("")
-        child = self._context.Process(target=_child, args=(theirs, words, self.folder, errors))
+        child = context.Process(target=_child, args=(theirs, words, self.folder, size))
         child.start()
         theirs.close()
-        gate.recv()
+        if refused := gate.recv():
+            child.join()
+            raise PermissionError(refused)
         tracer = None
         if strace:
             command = ["strace", "-f", "-y", "-s0", "-o", str(trace), *strace, "-p", str(child.pid)]
@@ -126,14 +163,20 @@ class Shell:
                 child.kill()
                 raise PermissionError(said.strip())
         gate.send("go")
-        child.join()
+        child.join(120)
+        if child.exitcode is None:
+            child.kill()
+            raise TimeoutError(f"{words} hangs")
         if tracer is not None:
-            tracer.wait()
-            assert tracer.stderr is not None
-            tracer.stderr.close()
+            tracer.communicate()
         gate.close()
-        assert child.exitcode is not None
-        return Ended(child.exitcode, errors.read_text(errors="replace"), trace.read_text(errors="replace"))
+        stderr = (self.folder / "stderr").read_text(errors="replace")
+        return Ended(child.exitcode, stderr, trace.read_text(errors="replace"))
+
+    def make(self, *words: str) -> None:
+        """Run a command line that must end well."""
+        ended = self.run(words)
+        assert ended.code == 0, ended
 
 
 def why_not() -> str:
@@ -185,8 +228,7 @@ class Job:
     def prepare(self) -> None:
         """An uninterrupted run, to know what it leaves."""
         put(self.out, self.before)
-        ended = self.shell.run(self.words)
-        assert ended.code == 0, ended
+        self.shell.make(*self.words)
         self.whole = tree(self.out)
         assert self.whole != self.before
 
@@ -210,7 +252,8 @@ class Job:
         assert len(writers) == 1, f"more than one thread writes: {writers}"
         return found
 
-    def _inject(self, point: Point, what: str, done: str) -> Ended:
+    def cut(self, point: Point, what: str, done: str) -> Ended:
+        """Run with something injected at a point; `done` is how strace shows it."""
         put(self.out, self.before)
         injection = f"inject={point.call}:{what}:when={point.when}"
         ended = self.shell.run(self.words, "-e", f"trace={point.call}", "-e", injection)
@@ -241,19 +284,23 @@ class Job:
 
     def _repeat(self, tried: Tried) -> Tried:
         """Run the command once more: it must end as an uninterrupted run does."""
+        left = tree(self.out).keys()
         ended = self.shell.run(self.again or self.words)
         if ended.code != 0:
-            tried.wrong.append(f"exit {ended.code} when run again: {ended.stderr.strip()}")
+            tried.wrong.append(f"again it ends with {ended.code}: {ended.stderr.strip()}")
         now = tree(self.out)
-        if litter := sorted(now.keys() - self.whole.keys()):
-            tried.wrong.append(f"litter {litter}")
+        litter = now.keys() - self.whole.keys()
+        if tried.ended.code == 0 and "--resume" in self.again:
+            litter -= left  # nothing but a removal failed; a finished run is not begun again
+        if litter:
+            tried.wrong.append(f"litter {sorted(litter)}")
         if other := sorted(name for name in self.whole if name not in now or now[name] != self.whole[name]):
             tried.wrong.append(f"differs {other}")
         return tried
 
     def kill(self, point: Point) -> Tried:
         """Kill the run as it enters a call; then run the command again."""
-        ended = self._inject(point, "signal=KILL", "= ?")
+        ended = self.cut(point, "signal=KILL", "= ?")
         tried = Tried(self.name, "killed", point, ended)
         if ended.code != -signal.SIGKILL:
             tried.wrong.append("survived")
@@ -264,9 +311,22 @@ class Job:
 
     def fail(self, point: Point, error: str) -> Tried:
         """Let a call fail; then run the command again."""
-        ended = self._inject(point, f"error={error}", "(INJECTED)")
-        tried = Tried(self.name, error, point, ended)
-        now = tree(self.out)
+        ended = self.cut(point, f"error={error}", "(INJECTED)")
+        return self._failed(Tried(self.name, error, point, ended), tree(self.out))
+
+    def fill_disk(self, room: int) -> Tried:
+        """Run on a real file system with `room` bytes left; then again on a large one."""
+        put(self.out, self.before)
+        kept = self.shell.folder / "kept"
+        shutil.rmtree(kept, ignore_errors=True)
+        ended = self.shell.run(self.words, size=_pages(self.before) + room)
+        seen = tree(kept)
+        put(self.out, seen)
+        return self._failed(Tried(self.name, "full disk", Point("size", room, ""), ended), seen)
+
+    def _failed(self, tried: Tried, now: Tree) -> Tried:
+        """Look at what a run made of its failure, and run it again."""
+        ended = tried.ended
         said = [line for line in ended.stderr.splitlines() if not line.startswith("vqtool: warning:")]
         tried.left = sorted(now.keys() - self.whole.keys() - self.before.keys() - self.passing.keys())
         tried.wrong += self._partial(now)
@@ -284,7 +344,7 @@ class Job:
                 tried.wrong.append("stderr names no file of the output")
             if len(said) != 1 or not said[0].startswith("vqtool: error: ") or "Traceback" in ended.stderr:
                 tried.wrong.append("stderr is not one line")
-            if "nothing was changed" in ended.stderr and self._changed(now):
+            if len(self.units) == 1 and "nothing was changed" in ended.stderr and self._changed(now):
                 tried.wrong.append("says that nothing was changed")
         return self._repeat(tried)
 
@@ -292,86 +352,80 @@ class Job:
         return any(self._values(self.before, unit) != self._values(now, unit) for unit in self.units)
 
 
-TRAIN = ["--model", "rvq", "--steps", "6", "--threads", "1", "--device", "cpu", "-q"]
+def _pages(content: Tree) -> int:
+    """Bytes that a tmpfs needs for it, at least a page."""
+    return 4096 * max(1, sum(-(-len(data) // 4096) for data in content.values() if data is not None))
+
+
+TRAIN = ["--threads", "1", "--device", "cpu", "-q"]
 for setting in (
-    *("model.width=16", "model.latent_dim=8", "model.depth=2", "bottleneck.codebook_size=16"),
-    *("bottleneck.num_quantizers=2", "train.batch_size=8", "train.window=32"),
-    *("train.eval_every=4", "train.checkpoint_every=2"),
+    *("model.width=16", "model.latent_dim=8", "model.depth=2"),
+    *("train.steps=6", "train.batch_size=8", "train.window=32", "train.eval_every=4", "train.checkpoint_every=2"),
 ):
     TRAIN += ["--set", setting]
-KEEP = ["--set", "train.keep_checkpoints=2"]
 
 
 def build_jobs(folder: Path, only: Sequence[str] = ()) -> Iterator[Job]:
     """Small jobs of every command that writes, each on a fresh folder and over something older."""
     shell = Shell(folder)
-
-    def make(*words: str) -> None:
-        ended = shell.run(words)
-        assert ended.code == 0, ended
-
+    make = shell.make
     write_motion(folder / "motion.h5", [3, 40, 64, 130, 0, 333])
     write_motion(folder / "other.h5", [20, 30])
     for number in range(3):
         write(folder / "mocap" / f"walk.{number}.bvh", smooth(20 + number, number))
-    make("train", "motion.h5", "-o", "model", *TRAIN)
+    codes = ["--set", "bottleneck.codebook_size=16", "--set", "bottleneck.num_quantizers=2"]
+    make("train", "motion.h5", "-o", "model", *TRAIN, "--model", "rvq", *codes)
     make("encode", "model", "motion.h5", "-o", "tokens.h5", "-q")
     make("encode", "model", "other.h5", "-o", "other.tokens.h5", "-q")
     make("import", "mocap", "-o", "walks.h5", "-q")
     make("import", "mocap/walk.0.bvh", "-o", "walk.h5", "-q")
 
-    def job(name: str, words: str, output: str, older: str, units: Sequence[str] = ()) -> Iterator[Job]:
+    def job(name: str, words: str, output: str, older: str) -> Iterator[Job]:
         target = folder / "out" / output
         command = [*words.split(), "-o", str(target), "--force"]
-        before: Tree = {}
-        for case in ("fresh", "replacing"):
+        for case in filter(lambda case: wanted(f"{name} {case}"), ("fresh", "replacing")):
+            put(folder / "out", {})
             if case == "replacing":
-                put(folder / "out", {})
                 make(*older.split(), "-o", str(target))
-                before = tree(folder / "out")
-            made = Job(f"{name} {case}", command, shell, list(units or [output]), before)
+            made = Job(f"{name} {case}", command, shell, [output], tree(folder / "out"))
             made.prepare()
             yield made
 
     def wanted(name: str) -> bool:
-        return not only or name in only
+        return not only or any(name.startswith(each) for each in only)
 
-    if wanted("encode"):
-        yield from job("encode", "encode model motion.h5 -q", "tokens.h5", "encode model other.h5 -q")
-    if wanted("decode"):
-        yield from job("decode", "decode model tokens.h5 -q", "motion.h5", "decode model other.tokens.h5 -q")
-    if wanted("import"):
-        yield from job("import", "import mocap -q", "motion.h5", "import mocap/walk.1.bvh -q")
-    if wanted("export"):
-        words = "export {} --format {}"
-        yield from job("export bvh", words.format("walks.h5", "bvh"), "bvh", words.format("walk.h5", "bvh"))
-        demos = words.format("motion.h5", "robomimic"), "demos.h5", words.format("other.h5", "robomimic")
-        yield from job("export robomimic", *demos)
-    if wanted("train"):
-        yield from _trainings(folder, shell)
+    yield from job("encode", "encode model motion.h5 -q", "tokens.h5", "encode model other.h5 -q")
+    yield from job("decode", "decode model tokens.h5 -q", "motion.h5", "decode model other.tokens.h5 -q")
+    yield from job("import", "import mocap -q", "motion.h5", "import mocap/walk.1.bvh -q")
+    export = "export {} --format {}"
+    yield from job("export bvh", export.format("walks.h5", "bvh"), "bvh", export.format("walk.h5", "bvh"))
+    demos = export.format("motion.h5", "robomimic"), "demos.h5", export.format("other.h5", "robomimic")
+    yield from job("export robomimic", *demos)
+    yield from (made for made in _trainings(folder, shell, wanted) if wanted(made.name))
 
 
-def _trainings(folder: Path, shell: Shell) -> Iterator[Job]:
+def _trainings(folder: Path, shell: Shell, wanted: Callable[[str], bool]) -> Iterator[Job]:
+    """Training in a new folder, going on after a kill, and in the folder of an older run."""
+    if not any(wanted(f"train {case}") for case in ("fresh", "resumed", "replacing")):
+        return
     out = folder / "out" / "run"
-    words = ["train", "motion.h5", "-o", str(out), *TRAIN]
-    units = ["run/config.toml", "run/tokenizer.safetensors", "run/checkpoints/step-*"]
+    anew = ["train", "motion.h5", "-o", str(out), *TRAIN, "--model", "vae"]  # which spares it k-means
     put(folder / "out", {})
-    assert shell.run([*words, "--set", "train.keep_checkpoints=9"]).code == 0
+    shell.make(*anew, "--set", "train.keep_checkpoints=9")
     passing = {name: data for name, data in tree(folder / "out").items() if "/step-" in name}
-    put(folder / "out", {})
-    assert shell.run([*words, *KEEP, "--seed", "1"]).code == 0
-    older = tree(folder / "out")
 
-    base = Job("train fresh", [*words, *KEEP], shell, units, again=[*words, *KEEP, "--resume"], passing=passing)
-    base.prepare()
-    yield base
-    third = [point for point in base.points() if point.call == "rename" and "step-000006" in point.shown]
-    base._inject(third[0], "signal=KILL", "= ?")
-    begun = tree(base.out)
-    yield replace(base, name="train resumed", words=[*base.again], before=begun)
-    yield replace(
-        base, name="train replacing", words=[*base.words, "--force"], again=[*base.words, "--force"], before=older
-    )
+    anew += ["--set", "train.keep_checkpoints=2"]
+    units = ["run/config.toml", "run/tokenizer.safetensors", "run/checkpoints/step-*"]
+    fresh = Job("train fresh", anew, shell, units, again=[*anew, "--resume"], passing=passing)
+    fresh.prepare()
+    yield fresh
+    third = next(point for point in fresh.points() if point.call == "rename" and "step-000006" in point.shown)
+    fresh.cut(third, "signal=KILL", "= ?")
+    yield replace(fresh, name="train resumed", words=fresh.again, before=tree(fresh.out))
+    put(folder / "out", {})
+    shell.make(*anew, "--seed", "1")
+    force = [*anew, "--force"]
+    yield replace(fresh, name="train replacing", words=force, again=force, before=tree(fresh.out))
 
 
 @dataclass
@@ -380,23 +434,25 @@ class Tally:
 
     kills: list[Tried] = field(default_factory=list)
     errors: list[Tried] = field(default_factory=list)
+    full: list[Tried] = field(default_factory=list)
 
     def rows(self, name: str, points: Sequence[Point]) -> list[str]:
-        def count(tries: list[Tried], *words: str) -> int:
-            return sum(any(text.startswith(words) for text in tried.wrong) for tried in tries)
-
         calls = ", ".join(f"{call} {n}" for call, n in Counter(point.call for point in points).items())
-        codes = ", ".join(f"{code}: {n}" for code, n in sorted(Counter(t.ended.code for t in self.errors).items()))
-        kills, errors = self.kills, self.errors
-        return [
-            f"{name}: {len(points)} points ({calls})",
-            f"  killed {len(kills)}: {count(kills, 'partial')} partial, {len(kills) - count(kills, 'differs')} "
-            f"identical when run again, {count(kills, 'litter')} with litter, {count(kills, 'exit')} not run again",
-            f"  errors {len(errors)}: {count(errors, 'crash')} crashes, {count(errors, 'partial')} partial, "
-            f"{len(errors) - count(errors, 'differs')} identical when run again, {count(errors, 'litter')} with "
-            f"litter, {count(errors, 'stderr', 'says', 'exit 0')} told wrongly; exit codes {{{codes}}}; "
-            f"{sum(bool(t.left) for t in errors)} left something",
-        ]
+        rows = [f"{name}: {len(points)} points ({calls})"]
+        for what, tries in ("killed", self.kills), ("errors", self.errors), ("full disk", self.full):
+
+            def count(*words: str, tries: list[Tried] = tries) -> int:
+                return sum(any(text.startswith(words) for text in tried.wrong) for tried in tries)
+
+            codes = ", ".join(f"{code}: {n}" for code, n in sorted(Counter(t.ended.code for t in tries).items()))
+            rows.append(
+                f"  {what} {len(tries)}: {count('crash')} crashes, {count('partial')} partial, "
+                f"{count('stderr', 'says', 'exit 0', 'exit code')} told wrongly, "
+                f"{sum(bool(tried.left) for tried in tries)} left something; "
+                f"run again {len(tries) - count('differs', 'again')} identical, {count('litter')} with litter; "
+                f"exit codes {{{codes}}}"
+            )
+        return rows
 
 
 def main() -> int:
@@ -411,20 +467,29 @@ def main() -> int:
     if reason := why_not():
         print(f"not possible here: {reason}")
         return 2
+
+    def show(tries: list[Tried]) -> None:
+        for tried in tries:
+            if tried.wrong or options.verbose:
+                print(f"  {tried} {f'left {tried.left}' if tried.left else ''}", flush=True)
+
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         for job in build_jobs(Path(folder), options.command):
             begin = time.monotonic()
             points, tally = job.points(), Tally()
             for point in points:
-                if not options.no_kill:
-                    tally.kills.append(job.kill(point))
-                tally.errors += [job.fail(point, error) for error in options.errors]
-                tries = [t for t in (*tally.kills, *tally.errors) if t.point is point]
-                failed += sum(bool(t.wrong) for t in tries)
-                for tried in tries:
-                    if tried.wrong or options.verbose:
-                        print(f"  {tried} {f'left {tried.left}' if tried.left else ''}")
+                tries = [] if options.no_kill else [job.kill(point)]
+                tally.kills += tries
+                tries += (failures := [job.fail(point, error) for error in options.errors])
+                tally.errors += failures
+                show(tries)
+            room = 0
+            while not tally.full or tally.full[-1].ended.code != 0:
+                tally.full.append(job.fill_disk(room))
+                show(tally.full[-1:])
+                room += 4096 * max(1, room // 32768)
+            failed += sum(bool(tried.wrong) for tried in (*tally.kills, *tally.errors, *tally.full))
             print("\n".join(tally.rows(job.name, points)), f"({time.monotonic() - begin:.0f} s)", flush=True)
     print(f"{failed} tries broke a promise")
     return 1 if failed else 0

@@ -19,7 +19,7 @@ import pytest
 import vqtool
 from vqtool import publish as module
 from vqtool.errors import LockedError, OutputError, StorageError, UsageError
-from vqtool.publish import check_output, publish, publish_bytes, publish_folder, remove_folder
+from vqtool.publish import check_output, publish, publish_bytes, publish_folder, remove_folder, remove_leftovers
 from vqtool.store import MotionSet, create_motion
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(vqtool.__file__).parent.parent)}
@@ -232,6 +232,14 @@ def test_what_a_killed_run_left_does_not_hinder_the_next(path: Path) -> None:
     path.with_name("out.bin.lock").write_bytes(b"")
     publish_bytes(path, b"new")
     assert path.read_bytes() == b"new" and listing(path) == ["out.bin"]
+
+
+def test_what_a_killed_run_left_is_removed_and_the_output_stays(path: Path) -> None:
+    for name in ("out.bin", ".out.bin.part", "out.bin.lock", "other.lock"):
+        path.with_name(name).write_bytes(b"x")
+    remove_leftovers(path)
+    remove_leftovers(path.with_name("none"))
+    assert listing(path) == ["other.lock", "out.bin"]
 
 
 def test_a_killed_process_leaves_the_old_file_and_the_next_run_works(path: Path) -> None:
@@ -486,10 +494,12 @@ def test_a_folder_is_removed_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     fill(tmp_path / "step", a=b"1")
     rename = os.rename
     monkeypatch.setattr(os, "rename", lambda *paths: (_ for _ in ()).throw(OSError(errno.EROFS, "read-only")))
-    remove_folder(tmp_path / "step")
+    with pytest.raises(StorageError, match=r"step: could not be removed \(read-only\)"):
+        remove_folder(tmp_path / "step")
     assert contents(tmp_path / "step") == {"a": b"1"}
     monkeypatch.setattr(os, "rename", rename)
     fill(tmp_path / ".step.old", a=b"0")
+    remove_folder(tmp_path / "step")
     remove_folder(tmp_path / "step")
     assert os.listdir(tmp_path) == []
 

@@ -63,6 +63,13 @@ class LatchingFile(io.FileIO):
         os.fsync(self.fileno())
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove what a killed writer of `path` left beside it; only for who knows that nobody is writing it now."""
+    for left in path.with_name(path.name + ".lock"), _part(path):
+        with contextlib.suppress(OSError):
+            left.unlink(missing_ok=True)
+
+
 def check_output(path: Path, *, force: bool, inputs: tuple[Path, ...] = ()) -> None:
     """Refuse, before any work, an output that cannot or must not be written.
 
@@ -133,11 +140,15 @@ def sync(path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder, as far as the disk lets us; a killed run leaves it whole at its place or gone, never a half."""
+    """Remove a folder if it is there; a killed run leaves it whole or gone. StorageError where it must stay."""
     old = _old(path)
     shutil.rmtree(old, ignore_errors=True)
-    with contextlib.suppress(OSError):
+    try:
         os.rename(path, old)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"could not be removed ({error.strerror or error})", file=path) from error
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from torch import Tensor
 
 import vqtool
 from vqtool.config import Config, build_config, flatten
-from vqtool.errors import DataError, ResumeError, UsageError, VqtoolError
+from vqtool.errors import DataError, ResumeError, StorageError, UsageError, VqtoolError
 from vqtool.nn.model import MotionTokenizer, build_model
 from vqtool.publish import publish_folder, remove_folder
 from vqtool.skeleton import Skeleton
@@ -90,7 +91,8 @@ def save_checkpoint(
         if re.fullmatch(r"\.step-\d+\.(part|old)", path.name):
             shutil.rmtree(path, ignore_errors=True)
         elif re.fullmatch(r"step-\d+", path.name) and path not in kept:
-            remove_folder(path)
+            with contextlib.suppress(StorageError):
+                remove_folder(path)
 
 
 def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
