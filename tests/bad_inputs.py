@@ -1,0 +1,1469 @@
+"""The corpus of bad inputs: what a user or an attacker could hand to vqtool, and what it has to answer.
+
+A case is a folder that is built, a command line typed in it, and the exit code and the one line on stderr that it
+must end with; whatever else the folder held must be there afterwards, and nothing more.
+
+    python tests/bad_inputs.py [WORD...]    run the cases (those whose name holds a WORD), each in its own process,
+                                            and show their messages, time and peak memory
+
+tests/test_bad_inputs.py runs the same cases in one process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import resource
+import shlex
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from conftest import Silent, small_config, waves
+from motion_samples import BODY, TWO_JOINTS, smooth, write
+
+from vqtool.cli import main
+from vqtool.companions import Caption, Companions
+from vqtool.store import MotionSet, create_motion
+from vqtool.tokenizer_file import TokenizerFile, pack, read_tokenizer
+from vqtool.tokens import TokenHeader, create_latents, create_tokens
+
+MAX_SECONDS = 2.0  # beyond importing torch
+MAX_MB = 500
+FULL_NAME = "n" * 5000
+
+
+@dataclass(frozen=True)
+class Good:
+    """What is right: the words of a command line that stand for it, and what bad files are made of."""
+
+    MOTION: Path  # motion.h5 of 5 columns that all move, 30 fps, layout raw
+    RUN: Path  # an rvq of it
+    VAE: Path
+    TOKENS: Path  # MOTION encoded by RUN
+    LATENTS: Path  # MOTION encoded by VAE
+
+
+Make = Callable[[Path, Good], object]
+
+
+def nothing(folder: Path, good: Good) -> None:
+    """A command line that is wrong by itself."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """`words` is typed in the folder that `make` filled; `message` is the whole line behind "vqtool: error: "."""
+
+    name: str
+    words: str
+    make: Make
+    code: int
+    message: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    stdout: bool = False  # `validate` tells of problems on stdout
+    apart: bool = False  # could kill or hang a process, or take much memory: only in one of its own
+    skip: str = ""  # why it cannot be run here
+    known: str = ""  # fails until this is mended
+
+    def argv(self, good: Good) -> list[str]:
+        """The command line, MOTION, RUN, VAE, TOKENS and LATENTS filled in."""
+        return [str(getattr(good, word)) if word in good.__dataclass_fields__ else word for word in shlex.split(self.words)]
+
+
+def fault(case: Case, code: int, out: str, errors: str, before: object, after: object) -> str:
+    """What is wrong with how a case ended, "" if nothing is."""
+    if code != case.code:
+        return f"exit code {code}, not {case.code}: {errors[-2000:]}"
+    told, silent = (out, errors) if case.stdout else (errors, out)
+    prefix = "" if case.stdout else "vqtool: error: "
+    if not re.fullmatch(f"{re.escape(prefix)}({case.message})\n", told) or not told[:-1].isprintable():
+        return f"said {told!r}, not {case.message!r}"
+    if silent:
+        return f"said also {silent!r}"
+    return "" if before == after else f"left {after} of {before}"
+
+
+def listing(folder: Path) -> list[tuple[str, str]]:
+    """Everything below a folder, with a digest of what files hold."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        plain = path.is_file() and not path.is_symlink() and os.access(path, os.R_OK)
+        found.append((str(path.relative_to(folder)), hashlib.sha256(path.read_bytes()).hexdigest() if plain else ""))
+    return found
+
+
+# Makers
+
+
+def file(name: str, content: bytes | str) -> Make:
+    data = content if isinstance(content, bytes) else content.encode()
+    return lambda folder, good: (folder / name).write_bytes(data)
+
+
+def changed(name: str, of: str, change: Callable[[bytes], bytes]) -> Make:
+    """The bytes of a good file, changed; of a run its tokenizer."""
+
+    def make(folder: Path, good: Good) -> None:
+        path = getattr(good, of)
+        path = path / "tokenizer.safetensors" if path.is_dir() else path
+        (folder / name).write_bytes(change(path.read_bytes()))
+
+    return make
+
+
+def cut(share: float) -> Callable[[bytes], bytes]:
+    return lambda data: data[: int(share * len(data))]
+
+
+def flip(share: float) -> Callable[[bytes], bytes]:
+    """One bit, at that share of the bytes."""
+
+    def change(data: bytes) -> bytes:
+        place = int(share * len(data))
+        return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+    return change
+
+
+def h5(name: str, *parts: Mapping[str, Any] | Callable[[h5py.File], object]) -> Make:
+    """An HDF5 file of datasets, and of what functions do to it."""
+
+    def make(folder: Path, good: Good) -> None:
+        with h5py.File(folder / name, "w") as opened:
+            for part in parts:
+                if callable(part):
+                    part(opened)
+                else:
+                    for key, value in part.items():
+                        opened[key] = value
+
+    return make
+
+
+def edited(name: str, of: str, change: Callable[[h5py.File], object]) -> Make:
+    """A good HDF5 file, changed through h5py."""
+
+    def make(folder: Path, good: Good) -> None:
+        (folder / name).write_bytes(getattr(good, of).read_bytes())
+        with h5py.File(folder / name, "r+") as opened:
+            change(opened)
+
+    return make
+
+
+def replaced(key: str, value: Any) -> Callable[[h5py.File], None]:
+    """Another dataset, or none, in the place of one."""
+
+    def change(opened: h5py.File) -> None:
+        del opened[key]
+        if value is not None:
+            opened[key] = value
+
+    return change
+
+
+def attributed(**attrs: Any) -> Callable[[h5py.File], None]:
+    return lambda opened: opened.attrs.update(attrs)
+
+
+def motion(name: str, clips: Mapping[str, np.ndarray], companions: Companions | None = None, **options: Any) -> Make:
+    """A motion.h5 with its right SHA-256."""
+
+    def make(folder: Path, good: Good) -> None:
+        dim = next((value.shape[1] for value in clips.values()), 5)
+        with create_motion(folder / name, **{"dim": dim, "fps": 30, **options}) as writer:
+            for clip, frames in clips.items():
+                writer.append(clip, frames)
+            writer.companions = companions or Companions()
+
+    return make
+
+
+def wrong(frame: int, column: int, value: float, length: int = 50) -> np.ndarray:
+    """Good motion with one bad number."""
+    frames = lively(length).astype(np.float64)
+    frames[frame, column] = value
+    return frames
+
+
+def lively(length: int, dim: int = 5, seed: int = 0) -> np.ndarray:
+    """Motion of which no column is constant."""
+    return waves(length, dim + 1, seed)[:, :dim]
+
+
+def tokens(name: str, change: Callable[[np.ndarray], np.ndarray] = lambda codes: codes, **header: Any) -> Make:
+    """Tokens of RUN with other codes or another header, and their right SHA-256."""
+
+    def make(folder: Path, good: Good) -> None:
+        from vqtool.tokens import TokenSet
+
+        with TokenSet(good.TOKENS) as found:
+            changed = replace(found.header, **header)
+            codes = change(found.rows("codes", 0, found.num_tokens).copy())
+            with create_tokens(folder / name, found.names, found.num_frames, changed, found.codebooks) as writer:
+                writer.extend(codes=codes)
+
+    return make
+
+
+def latents(name: str, change: Callable[[np.ndarray, np.ndarray], object], width: int | None = None) -> Make:
+    """Latents of VAE with other numbers, and their right SHA-256."""
+
+    def make(folder: Path, good: Good) -> None:
+        from vqtool.tokens import TokenSet
+
+        with TokenSet(good.LATENTS) as found:
+            mean, logvar = (found.rows(key, 0, found.num_tokens).copy() for key in ("mean", "logvar"))
+            change(mean, logvar)
+            width_ = found.width if width is None else width
+            with create_latents(folder / name, found.names, found.num_frames, found.header, width_) as writer:
+                writer.extend(mean=mean[:, :width_], logvar=logvar[:, :width_])
+
+    return make
+
+
+def tokenizer(name: str, change: Callable[[dict[str, np.ndarray], dict[str, Any]], object], of: str = "RUN") -> Make:
+    """A tokenizer of other tensors or another header, with its right digests."""
+
+    def make(folder: Path, good: Good) -> None:
+        found = read_tokenizer(getattr(good, of))
+        tensors, header = dict(found.tensors), json.loads(json.dumps(found._plain()))
+        change(tensors, header)
+        names = [name for name in TokenizerFile.__dataclass_fields__ if name in header]
+        identity = ""
+        if len(names) == 7:
+            identity = TokenizerFile(**{key: header[key] for key in names}, tensors=tensors).tokenizer_id
+        fixed = {"format": "vqtool.tokenizer", "format_version": 1, "tokenizer_id": identity}
+        (folder / name).write_bytes(pack(tensors, fixed | header))
+
+    return make
+
+
+def setting(path: str, value: Any) -> Callable[[dict[str, np.ndarray], dict[str, Any]], None]:
+    """Another value in the header, as "config.model.width"."""
+
+    def change(tensors: dict[str, np.ndarray], header: dict[str, Any]) -> None:
+        *parts, last = path.split(".")
+        for part in parts:
+            header = header[part]
+        header[last] = value
+
+    return change
+
+
+def tensor(name: str, change: Callable[[np.ndarray], np.ndarray] | None) -> Callable[..., None]:
+    """Another tensor in the place of one, or none."""
+
+    def edit(tensors: dict[str, np.ndarray], header: dict[str, Any]) -> None:
+        old = tensors.pop(name)
+        if change is not None:
+            tensors[name] = change(old)
+
+    return edit
+
+
+def raw_safetensors(name: str, header: bytes, payload: bytes = b"", size: int | None = None) -> Make:
+    return file(name, struct.pack("<Q", len(header) if size is None else size) + header + payload)
+
+
+def bvh(*changes: tuple[str, str], name: str = "bad.bvh") -> Make:
+    """A small BVH file with some of its text exchanged."""
+    text = TWO_JOINTS
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    return file(name, text)
+
+
+def npy(name: str, array: np.ndarray) -> Make:
+    return lambda folder, good: np.save(folder / name, array, allow_pickle=True)
+
+
+def npy_header(name: str, descr: str, payload: bytes = b"\0" * 64) -> Make:
+    """A npy file with a header of one's own."""
+    return file(name, npy_bytes(descr, payload))
+
+
+def npy_bytes(descr: str, payload: bytes = b"\0" * 64) -> bytes:
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(descr) + 1) + descr.encode() + b"\n" + payload
+
+
+def npy_of(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=True)
+    return stream.getvalue()
+
+
+def npz(name: str, **arrays: np.ndarray | float) -> Make:
+    return lambda folder, good: np.savez(folder / name, **arrays)  # type: ignore[arg-type]
+
+
+def zipped(name: str, entries: Mapping[str, bytes]) -> Make:
+    def make(folder: Path, good: Good) -> None:
+        with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED) as opened:
+            for entry, data in entries.items():
+                opened.writestr(entry, data)
+
+    return make
+
+
+def zip_bomb(name: str, rows: int, columns: int) -> Make:
+    """A npz of float32 zeros that takes 1/1000 of its size."""
+
+    def make(folder: Path, good: Good) -> None:
+        header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns})}}"
+        with (
+            zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED) as opened,
+            opened.open("a.npy", "w", force_zip64=True) as entry,
+        ):
+            entry.write(npy_bytes(header, b""))
+            block, left = bytes(1 << 20), 4 * rows * columns
+            while left > 0:
+                entry.write(block[:left])
+                left -= len(block)
+
+    return make
+
+
+def both(*makers: Make) -> Make:
+    def make(folder: Path, good: Good) -> None:
+        for one in makers:
+            one(folder, good)
+
+    return make
+
+
+def folder(*names: str) -> Make:
+    """Empty folders."""
+
+    def make(place: Path, good: Good) -> None:
+        for name in names:
+            (place / name).mkdir(parents=True, exist_ok=True)
+
+    return make
+
+
+def within(name: str, make: Make) -> Make:
+    """Made in a folder below."""
+
+    def made(place: Path, good: Good) -> None:
+        (place / name).mkdir(parents=True, exist_ok=True)
+        make(place / name, good)
+
+    return made
+
+
+def fifo(name: str) -> Make:
+    return lambda folder, good: os.mkfifo(folder / name)
+
+
+def unix_socket(name: str) -> Make:
+    def make(folder: Path, good: Good) -> None:
+        before = os.getcwd()
+        os.chdir(folder)  # a socket's path may have 107 characters
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind(name)
+        os.chdir(before)
+
+    return make
+
+
+def link(name: str, to: str) -> Make:
+    return lambda folder, good: (folder / name).symlink_to(to)
+
+
+def forbidden(name: str, make: Make) -> Make:
+    def made(folder: Path, good: Good) -> None:
+        make(folder, good)
+        (folder / name).chmod(0)
+
+    return made
+
+
+def run_folder(of: str, change: Callable[[Path], object]) -> Make:
+    """A copy of a run in the folder "run", changed."""
+
+    def make(folder: Path, good: Good) -> None:
+        import shutil
+
+        shutil.copytree(getattr(good, of), folder / "run")
+        change(folder / "run")
+
+    return make
+
+
+# HDF5 that is not as it should be
+
+
+def external(opened: h5py.File) -> None:
+    opened.create_dataset("a", (4, 3), "f4", external=[("/etc/passwd", 0, 48)])
+
+
+def external_link(opened: h5py.File) -> None:
+    opened["a"] = h5py.ExternalLink("/etc/passwd", "/x")
+
+
+def virtual(opened: h5py.File) -> None:
+    layout = h5py.VirtualLayout((4, 3), "f4")
+    layout[:] = h5py.VirtualSource("other.h5", "a", (4, 3))
+    opened.create_virtual_dataset("a", layout)
+
+
+def deep(levels: int) -> Callable[[h5py.File], None]:
+    def change(opened: h5py.File) -> None:
+        group = opened
+        for _ in range(levels):
+            group = group.create_group("g")
+        group["a"] = np.ones((4, 3))
+
+    return change
+
+
+def cycle(opened: h5py.File) -> None:
+    opened.create_group("a/b")
+    opened["a/b/c"] = opened["a"]
+
+
+def declared(shape: tuple[int, ...], **options: Any) -> Callable[[h5py.File], None]:
+    """A dataset of which nothing was written."""
+    return lambda opened: opened.create_dataset("a", shape, "f4", **options)
+
+
+def gzip_bomb(shape: tuple[int, int], chunk: tuple[int, int], key: str = "a") -> Callable[[h5py.File], None]:
+    """Zeros that take 1/1000 of their size: each chunk written is the same few compressed bytes."""
+
+    def change(opened: h5py.File) -> None:
+        if key in opened:
+            del opened[key]
+        dataset = opened.create_dataset(key, shape, "f4", chunks=chunk, compression="gzip")
+        packer = zlib.compressobj(9)
+        left, block, data = 4 * chunk[0] * chunk[1], bytes(1 << 20), b""
+        while left > 0:
+            data += packer.compress(block[:left])
+            left -= len(block)
+        data += packer.flush()
+        for row in range(0, shape[0], chunk[0]):
+            for column in range(0, shape[1], chunk[1]):
+                dataset.id.write_direct_chunk((row, column), data)
+
+    return change
+
+
+def filtered(number: int) -> Callable[[h5py.File], None]:
+    """A dataset that names a filter, with numbers that were stored without it."""
+
+    def change(opened: h5py.File) -> None:
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk((4, 3))
+        plist.set_filter(number, h5py.h5z.FLAG_OPTIONAL, ())
+        space = h5py.h5s.create_simple((4, 3))
+        made = h5py.h5d.create(opened.id, b"a", h5py.h5t.IEEE_F32LE, space, plist)
+        made.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ones((4, 3), "f4"))
+
+    return change
+
+
+def named(name: bytes) -> Callable[[h5py.File], None]:
+    """A good dataset under a name of any bytes."""
+
+    def change(opened: h5py.File) -> None:
+        made = h5py.h5d.create(opened.id, name, h5py.h5t.IEEE_F64LE, h5py.h5s.create_simple((10, 3)))
+        made.write(h5py.h5s.ALL, h5py.h5s.ALL, wrong(3, 1, np.nan, 10)[:, :3].copy())
+
+    return change
+
+
+def typed(dtype: Any) -> Callable[[h5py.File], None]:
+    return lambda opened: opened.create_dataset("a", (10, 3), dtype)
+
+
+def huge_attribute(opened: h5py.File) -> None:
+    opened["a"] = np.ones((10, 3), "f4")
+    kind = h5py.h5t.IEEE_F64LE
+    space = h5py.h5s.create_simple((4000,))
+    h5py.h5a.create(opened.id, b"fps", kind, space).write(np.zeros(4000))
+
+
+def names_of(count: int, name: str) -> np.ndarray:
+    return np.array([name.encode()] * count, dtype="S")
+
+
+SAFE_HEADER = b'{"__metadata__":{"vqtool":"{}"}}'
+ROWS = "0 90 0 0 0 0 0 0 0\n0 90 0 90 0 0 0 0 0\n"
+STATS_FPS = "stats bad.h5 --fps 30"
+IMPORT = "import bad.npy -o out.h5 --fps 30"
+
+COMMAND_LINES = [
+    Case("no such command", "frobnicate", nothing, 2, ""),
+    Case("no such option", "stats MOTION --nonsense", nothing, 2, ""),
+    Case("an option nearly right", "stats MOTION --colums", nothing, 2, ""),
+    Case("no output named", "encode RUN MOTION", nothing, 2, ""),
+    Case("no input named", "stats", nothing, 2, ""),
+    Case("an option without its value", "encode RUN MOTION -o", nothing, 2, ""),
+    Case("fps of 0", "stats bad.h5 --fps 0", h5("bad.h5", {"a": np.ones((9, 3))}), 2, ""),
+    Case("fps below 0", "stats bad.h5 --fps -1", h5("bad.h5", {"a": np.ones((9, 3))}), 2, ""),
+    Case("fps that is no number", "stats bad.h5 --fps nan", h5("bad.h5", {"a": np.ones((9, 3))}), 2, ""),
+    Case("fps that is a word", "stats bad.h5 --fps fast", h5("bad.h5", {"a": np.ones((9, 3))}), 2, ""),
+    Case("another fps than the file's", "stats MOTION --fps 60", nothing, 2, ""),
+    Case("import fps of 0", "import bad.bvh -o out.h5 --fps 0", bvh(), 2, ""),
+    Case("import fps without end", "import bad.bvh -o out.h5 --fps inf", bvh(), 2, ""),
+    Case("split of one word", "import bad.bvh -o out.h5 --split x", bvh(), 2, ""),
+    Case("split above 1", "import bad.bvh -o out.h5 --split 0.9,0.9,0.1", bvh(), 2, ""),
+    Case("split of nan", "import bad.bvh -o out.h5 --split nan,nan,nan", bvh(), 2, ""),
+    Case("no such split", "stats MOTION --split x", nothing, 2, ""),
+    Case("a split of a file without", "export MOTION -o out --format npy --split val", nothing, 65, ""),
+    Case("0 threads", "encode RUN MOTION -o out.h5 --threads 0", nothing, 2, ""),
+    Case("threads in words", "encode RUN MOTION -o out.h5 --threads many", nothing, 2, ""),
+    Case("too many threads", "encode RUN MOTION -o out.h5 --threads 999999999999", nothing, 2, "", apart=True),
+    Case("no such numerics", "encode RUN MOTION -o out.h5 --numerics foo", nothing, 2, ""),
+    Case("no such device", "encode RUN MOTION -o out.h5 --device gpu", nothing, 2, ""),
+    Case("a device that is not here", "decode RUN TOKENS -o out.h5 --device cuda:99", nothing, 2, ""),
+    Case("a device without float64", "evaluate RUN MOTION --device mps", nothing, 2, ""),
+    Case("more layers than there are", "encode RUN MOTION -o out.h5 --num-quantizers 99", nothing, 2, ""),
+    Case("no layers", "encode RUN MOTION -o out.h5 --num-quantizers 0", nothing, 2, ""),
+    Case("more layers than in the tokens", "decode RUN TOKENS -o out.h5 --num-quantizers 99", nothing, 2, ""),
+    Case("more layers than can be looked at", "evaluate RUN MOTION --num-quantizers 99", nothing, 2, ""),
+    Case("layers of a VAE", "encode VAE MOTION -o out.h5 --num-quantizers 1", nothing, 2, ""),
+    Case("layers of latents", "decode VAE LATENTS -o out.h5 --num-quantizers 1", nothing, 2, ""),
+    Case("a sample of codes", "decode RUN TOKENS -o out.h5 --sample", nothing, 2, ""),
+    Case("a seed below 0", "decode VAE LATENTS -o out.h5 --sample --seed -1", nothing, 2, ""),
+    Case("a seed too large", "decode VAE LATENTS -o out.h5 --sample --seed 99999999999999999999", nothing, 2, ""),
+    Case("0 steps", "train MOTION -o run --steps 0", nothing, 2, ""),
+    Case("no such model", "train MOTION -o run --model gpt", nothing, 2, ""),
+    Case("no such on-error", "encode RUN MOTION -o out.h5 --on-error hope", nothing, 2, ""),
+    Case("no such on-error of import", "import bad.bvh -o out.h5 --on-error hope", bvh(), 2, ""),
+    Case("no such format", "import bad.bvh -o out.h5 --format fbx", bvh(), 2, ""),
+    Case("no such layout", "import bad.bvh -o out.h5 --layout polar", bvh(), 2, ""),
+    Case("no such unit", "import bad.bvh -o out.h5 --units furlong", bvh(), 2, ""),
+    Case("a unit of 0", "import bad.bvh -o out.h5 --units 0", bvh(), 2, ""),
+    Case("a unit that is no number", "import bad.bvh -o out.h5 --units nan", bvh(), 2, ""),
+    Case("no such axis", "import bad.bvh -o out.h5 --up x", bvh(), 2, ""),
+    Case("no such word for the first frame", "import bad.bvh -o out.h5 --drop-first-frame maybe", bvh(), 2, ""),
+    Case("facing of one joint", "import bad.bvh -o out.h5 --facing Hips", bvh(), 2, ""),
+    Case("facing of no joint", "import bad.bvh -o out.h5 --facing Hips,Nose", bvh(), 2, ""),
+    Case("three feet", "import bad.bvh -o out.h5 --facing none --feet a,b,c", bvh(), 2, ""),
+    Case("pairs of one", "import bad.bvh -o out.h5 --mirror --pairs Hips", bvh(), 2, ""),
+    Case("pairs of no joint", "import bad.bvh -o out.h5 --layout positions --mirror --pairs Hips:Nose", bvh(), 2, ""),
+    Case("mirrored numbers", "import bad.npy -o out.h5 --fps 30 --mirror", npy("bad.npy", np.ones((9, 3))), 2, ""),
+    Case("no skeleton", "import bad.bvh -o out.h5 --skeleton none.bvh", bvh(), 66, ""),
+    Case("a dataset of a motion.h5", "stats MOTION --dataset frames", nothing, 2, ""),
+    Case("no such dataset", f"{STATS_FPS} --dataset b/*", h5("bad.h5", {"a": np.ones((9, 3))}), 65, ""),
+    Case("fewer than no frames", "validate MOTION --min-frames -1", nothing, 2, ""),
+    Case("fewer than no codes", "inspect-codebook TOKENS --top -1", nothing, 2, ""),
+    Case("export to no such format", "export MOTION -o out --format fbx", nothing, 2, ""),
+    Case("export of numbers as BVH", "export MOTION -o out --format bvh", nothing, 2, ""),
+    Case("export of numbers as HumanML3D", "export MOTION -o out --format humanml3d", nothing, 2, ""),
+    Case("a name that is missing, of 5000 letters", f"stats {FULL_NAME}", nothing, 74, ""),
+    Case("a name that is missing, with escapes", "stats 'a\x1b[31m\nb.h5'", nothing, 66, ""),
+    Case("a name that is missing, not of UTF-8", "stats 'a\udcff\u202eb.h5'", nothing, 66, ""),
+    Case("an empty name", "stats ''", nothing, 65, ""),
+    Case("import of an empty name", "import '' -o out.h5", nothing, 66, ""),
+]
+
+OUTPUTS = [
+    Case("encode to stdout", "encode RUN MOTION -o -", nothing, 2, ""),
+    Case("output is there", "encode RUN MOTION -o out.h5", file("out.h5", "mine"), 73, ""),
+    Case("output of import is there", "import bad.bvh -o out.h5", both(bvh(), file("out.h5", "mine")), 73, ""),
+    Case("output of decode is there", "decode RUN TOKENS -o out.h5", file("out.h5", "mine"), 73, ""),
+    Case("output of export is there", "export MOTION -o out --format npy", within("out", file("x", "mine")), 73, ""),
+    Case("output of robomimic is there", "export MOTION -o out --format robomimic", file("out", "mine"), 73, ""),
+    Case("output of train is there", "train MOTION -o out", within("out", file("x", "mine")), 73, ""),
+    Case("the run is a file", "train MOTION -o out", file("out", "mine"), 73, ""),
+    Case("the run exists", "train MOTION -o run", run_folder("RUN", lambda run: None), 73, ""),
+    Case("the run is in a file", "train MOTION -o out/run", file("out", "mine"), 73, ""),
+    Case("output in no folder", "encode RUN MOTION -o no/such/out.h5", nothing, 73, ""),
+    Case("import into no folder", "import bad.bvh -o no/out.h5", bvh(), 73, ""),
+    Case("export into no folder", "export MOTION -o no/out --format csv", nothing, 73, ""),
+    Case("output in a file", "decode RUN TOKENS -o a/out.h5", file("a", "mine"), 73, ""),
+    Case("output is a folder", "encode RUN MOTION -o out.h5", folder("out.h5"), 73, ""),
+    Case("output of import is a folder", "import bad.bvh -o out", both(bvh(), folder("out")), 73, ""),
+    Case("export to a file", "export MOTION -o out --format npy", file("out", "mine"), 73, ""),
+    Case("output is a device", "encode RUN MOTION -o /dev/null --force", nothing, 73, ""),
+    Case("output is a pipe", "decode RUN TOKENS -o out.h5 --force", fifo("out.h5"), 73, ""),
+    Case("output is a socket", "decode RUN TOKENS -o out.h5 --force", unix_socket("out.h5"), 73, ""),
+    Case("output in a folder of the kernel", "import bad.bvh -o /proc/out.h5 --layout positions", bvh(), 73, ""),
+    Case("run in a folder of the kernel", "train MOTION -o /proc/run", nothing, 73, ""),
+    Case("export to a folder of the kernel", "export MOTION -o /proc/out --format npy", nothing, 73, ""),
+    Case("output of 5000 letters", f"encode RUN MOTION -o {FULL_NAME}.h5", nothing, 73, ""),
+    Case("output of 255 letters", f"encode RUN MOTION -o {'n' * 255}", nothing, 73, ""),
+    Case("run of 5000 letters", f"train MOTION -o {FULL_NAME}", nothing, 73, ""),
+    Case("export of 5000 letters", f"export MOTION -o {FULL_NAME} --format npy", nothing, 73, ""),
+    Case("output is the input", "encode RUN MOTION -o MOTION --force", nothing, 2, ""),
+    Case("output is the input by a link", "decode RUN TOKENS -o a.h5 --force", edited("b.h5", "TOKENS", lambda f: None), 2, ""),
+    Case("output of import is its input", "import a.h5 -o a.h5 --force --fps 30", h5("a.h5", {"a": np.ones((9, 3))}), 2, ""),
+    Case("export into its input", "export a.h5 -o a.h5 --force --fps 30 --format robomimic", h5("a.h5", {"a": np.ones((9, 3))}), 2, ""),
+    Case("the plot is there", "inspect-codebook TOKENS --plot a.png", file("a.png", "mine"), 73, ""),
+    Case("the plot is in no folder", "inspect-codebook TOKENS --plot no/a.png", nothing, 73, ""),
+]
+
+PLACES = [
+    Case("a missing motion", "stats none.h5", nothing, 66, ""),
+    Case("a missing motion to train on", "train none.h5 -o run", nothing, 66, ""),
+    Case("a missing run", "encode none MOTION -o out.h5", nothing, 66, ""),
+    Case("missing tokens", "decode RUN none.h5 -o out.h5", nothing, 66, ""),
+    Case("nothing to inspect", "inspect-codebook none", nothing, 66, ""),
+    Case("a missing file to import", "import none.bvh -o out.h5", nothing, 66, ""),
+    Case("a glob of nothing", "import 'none/**/*.bvh' -o out.h5", nothing, 66, ""),
+    Case("a missing list", "import @none.txt -o out.h5", nothing, 66, ""),
+    Case("a list of missing files", "import @list.txt -o out.h5", file("list.txt", "none.bvh\n"), 66, ""),
+    Case("a list that lists itself", "import @list.txt -o out.h5", file("list.txt", "@list.txt\n"), 2, ""),
+    Case("an empty list", "import @list.txt -o out.h5", file("list.txt", "# nothing\n"), 66, ""),
+    Case("a list of binary", "import @list.txt -o out.h5", file("list.txt", bytes(range(1, 256))), 66, ""),
+    Case("a list of NULs", "import @list.txt -o out.h5", file("list.txt", b"a\0b\n"), 66, ""),
+    Case("a list that is a folder", "import @list -o out.h5", folder("list"), 65, ""),
+    Case("an empty folder", "import in -o out.h5", folder("in"), 66, ""),
+    Case("a folder of nothing known", "import in -o out.h5", within("in", file("readme.txt", "hi")), 66, ""),
+    Case("several formats", "import in -o out.h5", within("in", both(bvh(), file("a.csv", "1,2\n"))), 2, ""),
+    Case("names that clash", "import in -o out.h5 --format bvh", within("in", both(bvh(name="a.bvh"), bvh(name="a.qbvh"))), 2, ""),
+    Case("a folder as motion", "stats in", folder("in"), 65, ""),
+    Case("a folder as BVH", "import in.bvh -o out.h5 --format bvh", folder("in.bvh"), 66, ""),
+    Case("a folder as tokens", "decode RUN in -o out.h5", folder("in"), 65, ""),
+    Case("a folder as run", "encode in MOTION -o out.h5", folder("in"), 66, ""),
+    Case("a folder as config", "train MOTION -o run --config in", folder("in"), 65, ""),
+    Case("a folder as skeleton", "import a.npz -o out.h5 --skeleton in", folder("in"), 65, ""),
+    Case("a folder as tokenizer", "encode run MOTION -o out.h5", folder("run/tokenizer.safetensors"), 65, ""),
+    *[
+        Case(f"{what} {name}", words.replace("BAD", f"bad{suffix}"), make(f"bad{suffix}"), code, "", apart=what != "a socket as")
+        for what, make in (("a pipe as", fifo), ("a socket as", unix_socket), ("an endless device as", lambda name: link(name, "/dev/zero")))
+        for name, suffix, words, code in (
+            ("motion", ".h5", "stats BAD", 65),
+            ("tokens", ".h5", "decode RUN BAD -o out.h5", 65),
+            ("tokenizer", "", "encode BAD MOTION -o out.h5", 65),
+            ("what to inspect", "", "inspect-codebook BAD", 65),
+            ("BVH", ".bvh", "import BAD -o out.h5", 65),
+            ("BVH of that format", ".bvh", "import BAD -o out.h5 --format bvh", 65),
+            ("npy", ".npy", "import BAD -o out.h5", 65),
+            ("npy of that format", ".npy", "import BAD -o out.h5 --format npy", 65),
+            ("npz of that format", ".npz", "import BAD -o out.h5 --format npz", 65),
+            ("CSV of that format", ".csv", "import BAD -o out.h5 --format csv", 65),
+            ("HDF5 to import", ".h5", "import BAD -o out.h5 --format hdf5", 65),
+            ("list", ".txt", "import @BAD -o out.h5", 65),
+            ("skeleton", ".bvh", "import a.npz -o out.h5 --skeleton BAD", 65),
+            ("config", ".toml", "train MOTION -o run --config BAD", 65),
+        )
+    ],
+    Case("an empty device as motion", "stats /dev/null", nothing, 65, ""),
+    Case("an empty device as BVH", "import /dev/null -o out.h5 --format bvh", nothing, 65, ""),
+    Case("a loop of links as motion", "stats a.h5", both(link("a.h5", "b.h5"), link("b.h5", "a.h5")), 74, ""),
+    Case("a loop of links to import", "import a.bvh -o out.h5", both(link("a.bvh", "b.bvh"), link("b.bvh", "a.bvh")), 66, ""),
+    Case("a loop of links as run", "encode a MOTION -o out.h5", both(link("a", "b"), link("b", "a")), 74, ""),
+    Case("a link to nothing", "decode RUN a.h5 -o out.h5", link("a.h5", "none.h5"), 66, ""),
+    Case("a folder of links to itself", "import in -o out.h5", within("in", link("in", ".")), 66, ""),
+    *[
+        Case(f"a forbidden {name}", words, forbidden("bad" + suffix, file("bad" + suffix, "x")), 74, "", skip="root may read all" if os.geteuid() == 0 else "")
+        for name, suffix, words in (
+            ("motion", ".h5", "stats bad.h5"),
+            ("tokenizer", "", "encode bad MOTION -o out.h5"),
+            ("BVH", ".bvh", "import bad.bvh -o out.h5"),
+            ("npz", ".npz", "import bad.npz -o out.h5"),
+            ("config", ".toml", "train MOTION -o run --config bad.toml"),
+        )
+    ],
+    Case("a forbidden folder", "encode RUN MOTION -o in/out.h5", forbidden("in", folder("in")), 73, "", skip="root may write all" if os.geteuid() == 0 else ""),
+    Case("memory of a process", "import /proc/self/mem -o out.h5 --format bvh", nothing, 74, ""),
+]
+
+BVH = [
+    Case("empty BVH", "import bad.bvh -o out.h5", file("bad.bvh", ""), 65, ""),
+    Case("empty BVH of that format", "import bad.bvh -o out.h5 --format bvh", file("bad.bvh", ""), 65, ""),
+    Case("BVH of another suffix", "import bad.fbx -o out.h5", bvh(name="bad.fbx"), 65, ""),
+    Case("BVH without MOTION", "import bad.bvh -o out.h5", bvh(("MOTION\n", "")), 65, ""),
+    Case("BVH cut in its hierarchy", "import bad.bvh -o out.h5", file("bad.bvh", TWO_JOINTS[:150]), 65, ""),
+    Case("BVH cut behind MOTION", "import bad.bvh -o out.h5", file("bad.bvh", TWO_JOINTS.partition("Frames")[0]), 65, ""),
+    Case("BVH cut in its frame time", "import bad.bvh -o out.h5", file("bad.bvh", TWO_JOINTS.partition(" 0.04")[0]), 65, ""),
+    Case("BVH cut in a row", "import bad.bvh -o out.h5", file("bad.bvh", TWO_JOINTS[:-8]), 65, ""),
+    Case("BVH without rows", "import bad.bvh -o out.h5", bvh((ROWS, "")), 65, ""),
+    Case("BVH of no frames", "import bad.bvh -o out.h5", bvh((ROWS, ""), ("Frames: 2", "Frames: 0")), 65, ""),
+    Case("BVH of one number too few", "import bad.bvh -o out.h5", bvh(("0 90 0 90", "0 90 90")), 65, ""),
+    Case("BVH of one number too many", "import bad.bvh -o out.h5", bvh(("0 90 0 90", "0 90 0 0 90")), 65, ""),
+    Case("BVH of one number too many everywhere", "import bad.bvh -o out.h5", bvh(("0 90 0", "0 90 0 0")), 65, ""),
+    Case("BVH with nan", "import bad.bvh -o out.h5", bvh(("0 90 0 90", "0 90 nan 90")), 65, ""),
+    Case("BVH with inf", "import bad.bvh -o out.h5", bvh(("0 90 0 90", "0 90 inf 90")), 65, ""),
+    Case("BVH with 1e999", "import bad.bvh -o out.h5", bvh(("0 90 0 90", "0 90 1e999 90")), 65, ""),
+    Case("BVH with 1e300", "import bad.bvh -o out.h5", bvh(("0 90 0 90", "0 90 1e300 90")), 65, ""),
+    Case("BVH with a word among numbers", "import bad.bvh -o out.h5", bvh(("0 90 0 90", "0 90 zero 90")), 65, ""),
+    Case("BVH with a number of underscores", "import bad.bvh -o out.h5", bvh(("0 90 0 90", "0 90 1_0 90")), 65, ""),
+    Case("raw BVH with nan", "import bad.bvh -o out.h5 --layout raw", bvh(("0 90 0 90", "0 90 nan 90")), 65, ""),
+    Case("BVH with a comma as point", "import bad.bvh -o out.h5", bvh(("0 90 0 90", "0 90,5 0 90")), 65, ""),
+    Case("BVH frame time of 0", "import bad.bvh -o out.h5", bvh(("0.04", "0")), 65, ""),
+    Case("BVH frame time below 0", "import bad.bvh -o out.h5", bvh(("0.04", "-0.04")), 65, ""),
+    Case("BVH frame time nan", "import bad.bvh -o out.h5", bvh(("0.04", "nan")), 65, ""),
+    Case("BVH frame time of 400 digits", "import bad.bvh -o out.h5", bvh(("0.04", "0." + "0" * 400)), 65, ""),
+    Case("BVH frame time in words", "import bad.bvh -o out.h5", bvh(("0.04", "fast")), 65, ""),
+    Case("BVH frame time with a far exponent", "import bad.bvh -o out.h5", bvh(("0.04", "1e-999999999")), 65, ""),
+    Case("BVH of -1 frames", "import bad.bvh -o out.h5", bvh(("Frames: 2", "Frames: -1")), 65, ""),
+    Case("BVH of frames in words", "import bad.bvh -o out.h5", bvh(("Frames: 2", "Frames: two")), 65, ""),
+    Case("BVH of 10^30 frames", "import bad.bvh -o out.h5", bvh(("Frames: 2", "Frames: 1" + 30 * "0")), 65, ""),
+    Case("BVH without Frames", "import bad.bvh -o out.h5", bvh(("Frames: 2\n", "")), 65, ""),
+    Case("BVH without Frame Time", "import bad.bvh -o out.h5", bvh(("Frame Time: 0.04\n", "")), 65, ""),
+    Case("BVH of a brace too few", "import bad.bvh -o out.h5", bvh(("}\nMOTION", "MOTION")), 65, ""),
+    Case("BVH of a brace too many", "import bad.bvh -o out.h5", bvh(("}\nMOTION", "}\n}\nMOTION")), 65, ""),
+    Case("BVH of braces only", "import bad.bvh -o out.h5", file("bad.bvh", "HIERARCHY\n" + "{" * 1000 + "\nMOTION\n"), 65, ""),
+    Case("BVH of a joint without brace", "import bad.bvh -o out.h5", bvh(("JOINT Head\n  {", "JOINT Head\n")), 65, ""),
+    Case("BVH of a channel too many", "import bad.bvh -o out.h5", bvh(("CHANNELS 3", "CHANNELS 4")), 65, ""),
+    Case("BVH of a channel too few", "import bad.bvh -o out.h5", bvh(("CHANNELS 3", "CHANNELS 2")), 65, ""),
+    Case("BVH of -3 channels", "import bad.bvh -o out.h5", bvh(("CHANNELS 3", "CHANNELS -3")), 65, ""),
+    Case("BVH of 10^9 channels", "import bad.bvh -o out.h5", bvh(("CHANNELS 3", "CHANNELS 1000000000")), 65, ""),
+    Case("BVH of an unknown channel", "import bad.bvh -o out.h5", bvh(("Xposition", "Xscale")), 65, ""),
+    Case("BVH of a channel twice", "import bad.bvh -o out.h5", bvh(("Xposition", "Yposition")), 65, ""),
+    Case("BVH of channels twice", "import bad.bvh -o out.h5", bvh(("OFFSET 0 10 0", "OFFSET 0 10 0\nCHANNELS 0")), 65, ""),
+    Case("BVH of half a quaternion", "import bad.bvh -o out.h5", bvh(("CHANNELS 3 Zrotation", "CHANNELS 3 Wrotation")), 65, ""),
+    Case("BVH of a quaternion of zeros", "import bad.bvh -o out.h5", bvh(("CHANNELS 3 Z", "CHANNELS 4 Wrotation Z"), ("0 0 0\n0", "0 0 0 0\n0"), ("90 0 0 0 0 0\n", "90 0 0 0 0 0 0\n")), 65, ""),
+    Case("BVH of no channels", "import bad.bvh -o out.h5", file("bad.bvh", "HIERARCHY\nROOT a\n{\nOFFSET 0 0 0\n}\nMOTION\nFrames: 1\nFrame Time: 0.1\n\n"), 65, ""),
+    Case("BVH of two roots", "import bad.bvh -o out.h5", bvh(("}\nMOTION", "}\nROOT b\n{\nOFFSET 0 0 0\nCHANNELS 0\n}\nMOTION")), 65, ""),
+    Case("BVH of a joint for a root", "import bad.bvh -o out.h5", bvh(("ROOT", "JOINT")), 65, ""),
+    Case("BVH of a root in a root", "import bad.bvh -o out.h5", bvh(("JOINT", "ROOT")), 65, "", known="a ROOT inside another is taken for a JOINT"),
+    Case("BVH of a name twice", "import bad.bvh -o out.h5", bvh(("JOINT Head", "JOINT Hips")), 65, ""),
+    Case("BVH of a joint without name", "import bad.bvh -o out.h5", bvh(("JOINT Head", "JOINT")), 65, ""),
+    Case("BVH of a name with escapes", "import bad.bvh -o out.h5", bvh(("JOINT Head", "JOINT \x1b[31mHead\u202e"), ("OFFSET 0 10 0\n", "")), 65, ""),
+    Case("BVH of a name of 5000 letters", "import bad.bvh -o out.h5", bvh(("JOINT Head", "JOINT " + FULL_NAME), ("OFFSET 0 10 0\n", "")), 65, ""),
+    Case("BVH without OFFSET", "import bad.bvh -o out.h5", bvh(("OFFSET 0 10 0\n", "")), 65, ""),
+    Case("BVH of an OFFSET of two", "import bad.bvh -o out.h5", bvh(("OFFSET 0 10 0", "OFFSET 0 10")), 65, ""),
+    Case("BVH of an OFFSET of nan", "import bad.bvh -o out.h5", bvh(("OFFSET 0 10 0", "OFFSET 0 nan 0")), 65, ""),
+    Case("BVH of text", "import bad.bvh -o out.h5 --format bvh", file("bad.bvh", "once upon a time\n" * 50), 65, ""),
+    Case("BVH of binary", "import bad.bvh -o out.h5", file("bad.bvh", b"HIERARCHY\n" + bytes(range(256)) * 40), 65, ""),
+    Case("BVH of NULs", "import bad.bvh -o out.h5 --format bvh", file("bad.bvh", bytes(100_000)), 65, ""),
+    Case("BVH of UTF-16", "import bad.bvh -o out.h5", file("bad.bvh", TWO_JOINTS.encode("utf-16")), 65, ""),
+    Case("BVH of UTF-16 of that format", "import bad.bvh -o out.h5 --format bvh", file("bad.bvh", TWO_JOINTS.encode("utf-16")), 65, ""),
+    Case("BVH 10,000 deep", "import bad.bvh -o out.h5", file("bad.bvh", "HIERARCHY\nROOT r {\nOFFSET 0 0 0\n" + "".join(f"JOINT j{n} {{\nOFFSET 0 0 0\n" for n in range(10_000)) + "}\n" * 10_001 + "MOTION\n"), 65, ""),
+    Case("BVH of 4,000 joints and 3,000 frames", "import bad.bvh -o out.h5", lambda folder, good: (folder / "bad.bvh").write_text("HIERARCHY\nROOT r {\nOFFSET 0 0 0\nCHANNELS 1 Xrotation\n" + "".join(f"JOINT j{n} {{\nOFFSET 0 0 0\n}}\n" for n in range(4000)) + "}\nMOTION\nFrames: 3000\nFrame Time: 0.1\n" + "0\n" * 3000), 65, ""),
+    Case("BVH of one line of 100 MB", "import bad.bvh -o out.h5", lambda folder, good: (folder / "bad.bvh").write_text(TWO_JOINTS.rpartition("0 90 0 90")[0] + "0 " * 50_000_000), 65, "", apart=True),
+    Case("BVH of a hierarchy of 100 MB", "import bad.bvh -o out.h5", lambda folder, good: (folder / "bad.bvh").write_text(TWO_JOINTS.replace("MOTION", "x " * 50_000_000 + "\nMOTION")), 65, "", apart=True),
+    Case("BVH of 100 MB of nothing", "import bad.bvh -o out.h5", lambda folder, good: (folder / "bad.bvh").write_text(TWO_JOINTS.replace("0 90 0 90", " " * 100_000_000 + "x")), 65, "", apart=True),
+    Case("BVH of 100 MB of line ends", "import bad.bvh -o out.h5", lambda folder, good: (folder / "bad.bvh").write_text(TWO_JOINTS.replace("0 90 0 90", "\n" * 100_000_000 + "x")), 65, "", apart=True),
+    Case("BVH without hips", "import bad.bvh -o out.h5", bvh(), 65, ""),
+    Case("two BVH of other skeletons", "import in -o out.h5 --layout positions", within("in", both(bvh(), bvh(("Head", "Neck"), name="b.bvh"))), 65, ""),
+    Case("two BVH of other rates", "import in -o out.h5 --layout positions", within("in", both(bvh(), bvh(("0.04", "0.05"), name="b.bvh"))), 65, ""),
+    Case("two BVH of other units", "import in -o out.h5 --layout positions", within("in", both(bvh(), bvh(("0 10 0", "0 0.1 0"), ("0 5 0", "0 .05 0"), name="b.bvh"))), 65, "", known=""),
+    Case("a skeleton for a body of numbers", "import bad.bvh -o out.h5 --layout kit", bvh(), 2, ""),
+    Case("resampled beyond memory", "import bad.bvh -o out.h5 --layout positions --fps 999999", bvh(("0.04", "999")), 65, "", apart=True),
+]
+
+ARRAYS = [
+    Case("empty npy", IMPORT, file("bad.npy", ""), 65, ""),
+    Case("empty npy of that format", f"{IMPORT} --format npy", file("bad.npy", ""), 65, ""),
+    Case("npy cut in its header", IMPORT, file("bad.npy", npy_of(np.ones((9, 3)))[:40]), 65, ""),
+    Case("npy cut in its numbers", IMPORT, file("bad.npy", npy_of(np.ones((9, 3)))[:-8]), 65, ""),
+    Case("npy of Python objects", IMPORT, npy("bad.npy", np.array([{"a": 1}], dtype=object)), 65, ""),
+    Case("npy of a pickle", f"{IMPORT} --format npy", file("bad.npy", b"\x80\x04cos\nsystem\n(S'touch pwned'\ntR."), 65, ""),
+    Case("npy of strings", IMPORT, npy("bad.npy", np.array([["a", "b"]])), 65, ""),
+    Case("npy of truth", IMPORT, npy("bad.npy", np.ones((9, 3), bool)), 65, ""),
+    Case("npy of complex numbers", IMPORT, npy("bad.npy", np.ones((9, 3), complex)), 65, ""),
+    Case("npy of times", IMPORT, npy("bad.npy", np.ones((9, 3), "M8[s]")), 65, ""),
+    Case("npy of records", IMPORT, npy("bad.npy", np.ones(9, [("x", "f4"), ("y", "f4")])), 65, ""),
+    Case("npy of one number", IMPORT, npy("bad.npy", np.float32(3)), 65, ""),
+    Case("npy of one row", IMPORT, npy("bad.npy", np.ones(9)), 65, ""),
+    Case("npy of four dimensions", IMPORT, npy("bad.npy", np.ones((2, 3, 4, 5))), 65, ""),
+    Case("npy of no columns", IMPORT, npy("bad.npy", np.ones((9, 0))), 65, ""),
+    Case("npy of nan at the start", IMPORT, npy("bad.npy", wrong(0, 0, np.nan)), 65, ""),
+    Case("npy of nan in the middle", IMPORT, npy("bad.npy", wrong(25, 2, np.nan)), 65, ""),
+    Case("npy of infinity at the end", IMPORT, npy("bad.npy", wrong(49, 4, -np.inf)), 65, ""),
+    Case("npy beyond float32", IMPORT, npy("bad.npy", wrong(7, 1, 1e300)), 65, ""),
+    Case("npy without a rate", "import bad.npy -o out.h5", npy("bad.npy", np.ones((9, 3))), 2, ""),
+    Case("npy that is a npz", IMPORT, zipped("bad.npy", {"a.npy": npy_of(np.ones((9, 3)))}), 65, ""),
+    Case("npy that is a npz, of that format", f"{IMPORT} --format npy", zipped("bad.npy", {"a.npy": npy_of(np.ones((9, 3)))}), 65, ""),
+    Case("npy of too many rows", IMPORT, npy_header("bad.npy", "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 3)}"), 65, ""),
+    Case("npy of too many columns", IMPORT, npy_header("bad.npy", "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1000000000000)}"), 65, ""),
+    Case("npy of more than any number", IMPORT, npy_header("bad.npy", f"{{'descr': '<f4', 'fortran_order': False, 'shape': (1{'0' * 100}, 3)}}"), 65, ""),
+    Case("npy of a shape below 0", IMPORT, npy_header("bad.npy", "{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 3)}"), 65, ""),
+    Case("npy of rows without end and no columns", IMPORT, npy_header("bad.npy", "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 0)}"), 65, ""),
+    Case("npy of a shape of words", IMPORT, npy_header("bad.npy", "{'descr': '<f4', 'fortran_order': False, 'shape': ('a', 3)}"), 65, ""),
+    Case("npy of an unknown type", IMPORT, npy_header("bad.npy", "{'descr': 'q9', 'fortran_order': False, 'shape': (1, 3)}"), 65, ""),
+    Case("npy of code in its header", IMPORT, npy_header("bad.npy", "__import__('os').system('touch pwned')"), 65, ""),
+    Case("npy of brackets", IMPORT, npy_header("bad.npy", "(" * 9000), 65, "", apart=True),
+    Case("npy of a header too long", IMPORT, npy_header("bad.npy", " " * 60000), 65, ""),
+    Case("npy of an unknown version", IMPORT, file("bad.npy", b"\x93NUMPY\x09\x00" + b"\0" * 100), 65, ""),
+    Case("npy of 10^8 columns", IMPORT, lambda folder, good: np.lib.format.open_memmap(folder / "bad.npy", "w+", "f4", (1, 100_000_000)), 65, ""),
+    Case("npy of 5 GB of holes", IMPORT, lambda folder, good: np.lib.format.open_memmap(folder / "bad.npy", "w+", "f4", (500_000_000, 3)), 65, ""),
+    Case("two npy of other columns", "import in -o out.h5 --fps 30", within("in", both(npy("a.npy", np.ones((9, 3))), npy("b.npy", np.ones((9, 4))))), 65, ""),
+    Case("npy as joints", f"{IMPORT} --layout joints", npy("bad.npy", np.ones((9, 5))), 2, ""),
+    Case("npy as HumanML3D", f"{IMPORT} --layout humanml3d", npy("bad.npy", np.ones((9, 5))), 65, ""),
+    Case("npy resampled beyond memory", "import bad.npy -o out.h5 --fps 999999 --layout raw", npy("bad.npy", np.ones((9, 5))), 0, "", known="x"),
+    Case("empty npz", "import bad.npz -o out.h5", file("bad.npz", ""), 65, ""),
+    Case("npz of nothing", "import bad.npz -o out.h5 --fps 30", zipped("bad.npz", {}), 65, ""),
+    Case("npz of text", "import bad.npz -o out.h5 --fps 30", zipped("bad.npz", {"a.txt": b"hi"}), 65, ""),
+    Case("npz of text called npy", "import bad.npz -o out.h5 --fps 30", zipped("bad.npz", {"a.npy": b"hi"}), 65, ""),
+    Case("npz cut off", "import bad.npz -o out.h5 --fps 30", lambda folder, good: (npz("a.npz", a=np.ones((9, 3)))(folder, good), (folder / "bad.npz").write_bytes((folder / "a.npz").read_bytes()[:200])), 65, ""),
+    Case("npz of a bit flipped", "import bad.npz -o out.h5 --fps 30", lambda folder, good: (npz("bad.npz", a=np.ones((9, 3)))(folder, good), (folder / "bad.npz").write_bytes(flip(0.4)((folder / "bad.npz").read_bytes()))), 65, ""),
+    Case("npz of pickles", "import bad.npz -o out.h5 --fps 30", zipped("bad.npz", {"a.npy": npy_of(np.array([[{"a": 1}]], dtype=object))}), 65, ""),
+    Case("npz of names outside", "import bad.npz -o out.h5 --fps 30", zipped("bad.npz", {"../../pwned.npy": npy_of(np.full((9, 3), np.nan))}), 65, ""),
+    Case("npz of names with escapes", "import bad.npz -o out.h5 --fps 30", zipped("bad.npz", {"\x1b[31m\n.npy": npy_of(np.full((9, 3), np.nan))}), 65, ""),
+    Case("npz of a name of 5000 letters", "import bad.npz -o out.h5 --fps 30", zipped("bad.npz", {FULL_NAME + ".npy": npy_of(np.ones((9, 3))), "b.npy": npy_of(np.ones((9, 3)))}), 65, ""),
+    Case("npz of an array that is not there", "import bad.npz -o out.h5 --fps 30 --dataset b", npz("bad.npz", a=np.ones((9, 3))), 65, ""),
+    Case("npz of a rate of 0", "import bad.npz -o out.h5", npz("bad.npz", a=np.ones((9, 3)), fps=0), 65, ""),
+    Case("npz of a rate in words", "import bad.npz -o out.h5", npz("bad.npz", a=np.ones((9, 3)), fps=np.array("fast")), 65, ""),
+    Case("npz of a rate of objects", "import bad.npz -o out.h5", zipped("bad.npz", {"a.npy": npy_of(np.ones((9, 3))), "fps.npy": npy_of(np.array({}, dtype=object))}), 65, ""),
+    Case("npz of other widths", "import bad.npz -o out.h5", npz("bad.npz", a=np.ones((9, 3)), b=np.ones((9, 4)), fps=30), 65, ""),
+    Case("npz of strings", "import bad.npz -o out.h5", npz("bad.npz", a=np.array([["a", "b"]]), fps=30), 65, ""),
+    Case("npz that declares more than it holds", "import bad.npz -o out.h5 --fps 30", zipped("bad.npz", {"a.npy": npy_bytes("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000, 3)}")}), 65, ""),
+    Case("npz bomb of rows", "import bad.npz -o out.h5 --fps 30", zip_bomb("bad.npz", 50_000_000, 5), 65, "", apart=True),
+    Case("npz bomb of columns", "import bad.npz -o out.h5 --fps 30", zip_bomb("bad.npz", 1, 250_000_000), 65, "", apart=True),
+    Case("npz of 20,000 arrays", "import bad.npz -o out.h5 --fps 30", zipped("bad.npz", {f"{n}.npy": b"" for n in range(20_000)}), 65, ""),
+    Case("AMASS without a skeleton", "import bad.npz -o out.h5", npz("bad.npz", poses=np.zeros((9, 156)), trans=np.zeros((9, 3)), mocap_framerate=30), 2, ""),
+    Case("AMASS of other widths", "import bad.npz -o out.h5 --layout raw", npz("bad.npz", poses=np.zeros((9, 99)), trans=np.zeros((9, 3)), mocap_framerate=30), 65, ""),
+    Case("AMASS of other lengths", "import bad.npz -o out.h5 --layout raw", npz("bad.npz", poses=np.zeros((9, 156)), trans=np.zeros((8, 3)), mocap_framerate=30), 65, ""),
+    Case("AMASS of integers", "import bad.npz -o out.h5 --layout raw", npz("bad.npz", poses=np.zeros((9, 156), int), trans=np.zeros((9, 3), int), mocap_framerate=30), 65, ""),
+    Case("AMASS of nan", "import bad.npz -o out.h5 --skeleton a.bvh --units m", both(npz("bad.npz", poses=np.full((9, 156), np.nan), trans=np.zeros((9, 3)), mocap_framerate=30), bvh(("Hips", "Pelvis"), ("Head", "L_Hip"), name="a.bvh")), 65, ""),
+    Case("AMASS without a rate", "import bad.npz -o out.h5 --skeleton a.bvh --units m", both(npz("bad.npz", poses=np.zeros((9, 156)), trans=np.zeros((9, 3))), bvh(("Hips", "Pelvis"), ("Head", "L_Hip"), name="a.bvh")), 65, ""),
+    Case("AMASS of a rate below 0", "import bad.npz -o out.h5 --layout raw", npz("bad.npz", poses=np.zeros((9, 156)), trans=np.zeros((9, 3)), mocap_framerate=-30), 65, ""),
+    Case("AMASS with another body", "import bad.npz -o out.h5 --skeleton a.bvh", both(npz("bad.npz", poses=np.zeros((9, 156)), trans=np.zeros((9, 3)), mocap_framerate=30), bvh(name="a.bvh")), 2, ""),
+    Case("AMASS of another format", "import bad.npz -o out.h5 --format amass", npz("bad.npz", a=np.ones((9, 3)), fps=30), 65, ""),
+    Case("AMASS with a broken skeleton", "import bad.npz -o out.h5 --skeleton bad.bvh", both(npz("bad.npz", poses=np.zeros((9, 156)), trans=np.zeros((9, 3)), mocap_framerate=30), file("bad.bvh", "HIERARCHY")), 65, ""),
+    Case("a huge body of AMASS", "import bad.npz -o out.h5 --skeleton a.bvh --units m", both(npz("bad.npz", poses=np.full((9, 156), 1e200), trans=np.full((9, 3), 1e200), mocap_framerate=30), bvh(("Hips", "Pelvis"), ("Head", "L_Hip"), name="a.bvh")), 65, ""),
+]
+
+CSV = [
+    Case("empty CSV", "import bad.csv -o out.h5 --fps 30", file("bad.csv", ""), 65, ""),
+    Case("empty CSV of that format", "import bad.csv -o out.h5 --fps 30 --format csv", file("bad.csv", ""), 65, ""),
+    Case("CSV of names only", "import bad.csv -o out.h5 --fps 30 --format csv", file("bad.csv", "time,x,y\n"), 65, ""),
+    Case("CSV of text", "import bad.csv -o out.h5 --fps 30", file("bad.csv", "once upon a time\nthere was\n"), 65, ""),
+    Case("CSV of text of that format", "import bad.csv -o out.h5 --fps 30 --format csv", file("bad.csv", "once upon a time\nthere was\n"), 65, ""),
+    Case("CSV of a short line", "import bad.csv -o out.h5 --fps 30", file("bad.csv", "x,y\n1,2\n3\n"), 65, ""),
+    Case("CSV of a long line", "import bad.csv -o out.h5 --fps 30", file("bad.csv", "x,y\n1,2\n3,4,5\n"), 65, ""),
+    Case("CSV of more numbers than names", "import bad.csv -o out.h5 --fps 30", file("bad.csv", "x,y\n1,2,3\n3,4,5\n"), 65, ""),
+    Case("CSV with a word", "import bad.csv -o out.h5 --fps 30", file("bad.csv", "x,y\n1,2\n3,left\n"), 65, ""),
+    Case("CSV with an empty field", "import bad.csv -o out.h5 --fps 30", file("bad.csv", "x,y\n1,2\n3,\n"), 65, ""),
+    Case("CSV with nan", "import bad.csv -o out.h5 --fps 30", file("bad.csv", "x,y\n1,2\n3,nan\n"), 65, ""),
+    Case("CSV with 1e999", "import bad.csv -o out.h5 --fps 30", file("bad.csv", "1,2\n3,1e999\n"), 65, ""),
+    Case("CSV with 1e300", "import bad.csv -o out.h5 --fps 30", file("bad.csv", "1,2\n3,-1e300\n"), 65, ""),
+    Case("CSV with complex numbers", "import bad.csv -o out.h5 --fps 30", file("bad.csv", "1,2\n3,1+2j\n"), 65, ""),
+    Case("CSV with decimal commas", "import bad.csv -o out.h5 --fps 30", file("bad.csv", "x;y\n1,5;2,5\n3,5;4,5\n"), 65, ""),
+    Case("CSV of times that stand still", "import bad.csv -o out.h5", file("bad.csv", "time,x\n0,1\n0,2\n0,3\n"), 65, ""),
+    Case("CSV of times that fall", "import bad.csv -o out.h5", file("bad.csv", "time,x\n0,1\n1,2\n0.5,3\n"), 65, ""),
+    Case("CSV of times of nan", "import bad.csv -o out.h5", file("bad.csv", "time,x\n0,1\nnan,2\n2,3\n"), 65, ""),
+    Case("CSV of times far apart", "import bad.csv -o out.h5", file("bad.csv", "time,x\n0,1\n1e300,2\n"), 65, ""),
+    Case("CSV of times close together", "import bad.csv -o out.h5", file("bad.csv", "time,x\n0,1\n1e-300,2\n"), 65, ""),
+    Case("CSV of one row and a time", "import bad.csv -o out.h5", file("bad.csv", "time,x\n0,1\n"), 2, ""),
+    Case("CSV without a rate", "import bad.csv -o out.h5", file("bad.csv", "1,2\n3,4\n"), 2, ""),
+    Case("CSV of binary", "import bad.csv -o out.h5 --fps 30 --format csv", file("bad.csv", bytes(range(256)) * 40), 65, ""),
+    Case("CSV of UTF-16", "import bad.csv -o out.h5 --fps 30", file("bad.csv", "1,2\n3,4\n".encode("utf-16")), 65, ""),
+    Case("CSV of UTF-16 of that format", "import bad.csv -o out.h5 --fps 30 --format csv", file("bad.csv", "1,2\n3,4\n".encode("utf-16")), 65, ""),
+    Case("CSV of NULs", "import bad.csv -o out.h5 --fps 30 --format csv", file("bad.csv", bytes(1000)), 65, ""),
+    Case("CSV of one line of 100 MB", "import bad.csv -o out.h5 --fps 30", lambda folder, good: (folder / "bad.csv").write_text("0," * 50_000_000 + "0\n"), 65, "", apart=True),
+    Case("CSV of 100 MB of one word", "import bad.csv -o out.h5 --fps 30 --format csv", lambda folder, good: (folder / "bad.csv").write_text("0" * 100_000_000), 65, "", apart=True),
+    Case("CSV of 100 MB of line ends", "import bad.csv -o out.h5 --fps 30", lambda folder, good: (folder / "bad.csv").write_text("1,2\n" + "\n" * 100_000_000 + "x"), 65, "", apart=True),
+    Case("CSV with a bad line far down", "import bad.csv -o out.h5 --fps 30", lambda folder, good: (folder / "bad.csv").write_text("1,2,3,4,5,6,7,8,9\n" * 2_000_000 + "x"), 65, "", apart=True),
+]
+
+HUMANML3D = "in/new_joint_vecs"
+FOLDERS = [
+    Case("HumanML3D of nothing", "import in -o out.h5", folder(HUMANML3D), 65, ""),
+    Case("HumanML3D of other columns", "import in -o out.h5", within(HUMANML3D, npy("a.npy", np.zeros((9, 99), "f4"))), 65, ""),
+    Case("HumanML3D of integers", "import in -o out.h5", within(HUMANML3D, npy("a.npy", np.zeros((9, 263), int))), 65, ""),
+    Case("HumanML3D of positions", "import in -o out.h5", within(HUMANML3D, npy("a.npy", np.zeros((9, 22, 3), "f4"))), 65, ""),
+    Case("HumanML3D of objects", "import in -o out.h5", within(HUMANML3D, npy("a.npy", np.array([[{}]]))), 65, ""),
+    Case("HumanML3D of nan", "import in -o out.h5", within(HUMANML3D, npy("a.npy", np.full((9, 263), np.nan, "f4"))), 65, ""),
+    Case("HumanML3D of both kinds", "import in -o out.h5", within(HUMANML3D, both(npy("a.npy", np.zeros((9, 263), "f4")), npy("b.npy", np.zeros((9, 251), "f4")))), 65, ""),
+    Case("HumanML3D resampled", "import in -o out.h5 --fps 30", within(HUMANML3D, npy("a.npy", np.zeros((9, 263), "f4"))), 2, ""),
+    Case("HumanML3D as joints", "import in -o out.h5 --layout joints", within(HUMANML3D, npy("a.npy", np.zeros((9, 263), "f4"))), 2, ""),
+    Case("HumanML3D with captions that are none", "import in -o out.h5", both(within(HUMANML3D, npy("a.npy", np.zeros((9, 263), "f4"))), within("in/texts", file("a.txt", "walks#a/DET#zero#0.0\n"))), 65, ""),
+    Case("HumanML3D with captions without end", "import in -o out.h5", both(within(HUMANML3D, npy("a.npy", np.zeros((9, 263), "f4"))), within("in/texts", file("a.txt", "walks#a/DET#0.0#inf\n"))), 65, ""),
+    Case("HumanML3D with a caption that is a pipe", "import in -o out.h5", both(within(HUMANML3D, npy("a.npy", np.zeros((9, 263), "f4"))), within("in/texts", fifo("a.txt"))), 65, "", apart=True),
+    Case("HumanML3D with a list that is a folder", "import in -o out.h5", both(within(HUMANML3D, npy("a.npy", np.zeros((9, 263), "f4"))), folder("in/train.txt")), 65, ""),
+    Case("HumanML3D with other statistics", "import in -o out.h5", both(within(HUMANML3D, npy("a.npy", np.zeros((9, 263), "f4"))), within("in", both(npy("Mean.npy", np.zeros(9)), npy("Std.npy", np.zeros(9))))), 65, ""),
+    Case("HumanML3D with statistics of nan", "import in -o out.h5", both(within(HUMANML3D, npy("a.npy", np.zeros((9, 263), "f4"))), within("in", both(npy("Mean.npy", np.zeros(263)), npy("Std.npy", np.full(263, np.nan))))), 65, ""),
+    Case("HumanML3D of that format that is a file", "import bad -o out.h5 --format humanml3d", file("bad", "x"), 65, ""),
+    Case("HumanML3D of that format that is none", "import in -o out.h5 --format humanml3d", folder("in"), 65, ""),
+    Case("LeRobot of nothing", "import in -o out.h5", both(within("in/meta", file("info.json", '{"fps": 30}')), folder("in/data")), 65, ""),
+    Case("LeRobot with broken JSON", "import in -o out.h5", both(within("in/meta", file("info.json", '{"fps": ')), folder("in/data")), 65, ""),
+    Case("LeRobot with other JSON", "import in -o out.h5", both(within("in/meta", file("info.json", "[1]")), folder("in/data")), 65, ""),
+    Case("LeRobot with JSON of brackets", "import in -o out.h5", both(within("in/meta", file("info.json", "[" * 100_000)), folder("in/data")), 65, ""),
+    Case("LeRobot with binary for JSON", "import in -o out.h5", both(within("in/meta", file("info.json", bytes(range(256)))), folder("in/data")), 65, ""),
+    Case("LeRobot with 100 MB for JSON", "import in -o out.h5", both(within("in/meta", lambda folder, good: (folder / "info.json").write_text("[" + "1," * 50_000_000 + "1]")), folder("in/data")), 65, "", apart=True),
+    Case("LeRobot of that format that is none", "import in -o out.h5 --format lerobot", folder("in"), 65, ""),
+    Case("LeRobot with broken parquet", "import in -o out.h5", both(within("in/meta", file("info.json", '{"fps": 30}')), within("in/data", file("a.parquet", "PAR1 and no more"))), 65, ""),
+]
+
+HDF5 = [
+    Case("empty HDF5", STATS_FPS, file("bad.h5", ""), 65, ""),
+    Case("empty HDF5 to import", "import bad.h5 -o out.h5", file("bad.h5", ""), 65, ""),
+    Case("empty HDF5 to import as such", "import bad.h5 -o out.h5 --format hdf5", file("bad.h5", ""), 65, ""),
+    Case("text as HDF5", "encode RUN bad.h5 -o out.h5", file("bad.h5", "once upon a time\n" * 99), 65, ""),
+    Case("a picture as HDF5", "train bad.h5 -o run", file("bad.h5", b"\x89PNG\r\n\x1a\n" + bytes(999)), 65, ""),
+    Case("the signature of HDF5 only", STATS_FPS, file("bad.h5", b"\x89HDF\r\n\x1a\n"), 65, ""),
+    Case("the signature of HDF5 and noise", "import bad.h5 -o out.h5", file("bad.h5", b"\x89HDF\r\n\x1a\n" + bytes(range(256)) * 9), 65, ""),
+    *[Case(f"motion.h5 cut at {share:.1%}", "stats bad.h5", changed("bad.h5", "MOTION", cut(share)), 65, "") for share in (0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.9999)],
+    Case("a bit flipped in motion.h5", "encode RUN bad.h5 -o out.h5", changed("bad.h5", "MOTION", flip(0.5)), 65, ""),
+    Case("a bit flipped in motion.h5 to train on", "train bad.h5 -o run -q", changed("bad.h5", "MOTION", flip(0.5)), 65, ""),
+    Case("a bit flipped in motion.h5 to validate", "validate bad.h5", changed("bad.h5", "MOTION", flip(0.5)), 65, "", stdout=True),
+    Case("a bit flipped in motion.h5 to export", "export bad.h5 -o out --format npy", changed("bad.h5", "MOTION", flip(0.5)), 65, ""),
+    Case("a bit flipped in motion.h5 to evaluate", "evaluate RUN bad.h5", changed("bad.h5", "MOTION", flip(0.5)), 65, ""),
+    Case("HDF5 of nothing", STATS_FPS, h5("bad.h5"), 65, ""),
+    Case("HDF5 of nothing to import", "import bad.h5 -o out.h5", h5("bad.h5"), 65, ""),
+    Case("HDF5 of groups", STATS_FPS, h5("bad.h5", lambda f: f.create_group("a/b/c")), 65, ""),
+    Case("HDF5 of lists", STATS_FPS, h5("bad.h5", {"a": np.ones(9), "b": np.ones((2, 3, 4, 5))}), 65, ""),
+    Case("HDF5 of a number", STATS_FPS, h5("bad.h5", {"a": 3.0}), 65, ""),
+    Case("HDF5 of no shape", STATS_FPS, h5("bad.h5", {"a": h5py.Empty("f4")}), 65, ""),
+    Case("HDF5 of external storage", STATS_FPS, h5("bad.h5", external), 65, ""),
+    Case("HDF5 of external storage to import", "import bad.h5 -o out.h5 --fps 30", h5("bad.h5", external), 65, ""),
+    Case("HDF5 of an external link", STATS_FPS, h5("bad.h5", external_link), 65, ""),
+    Case("HDF5 of a virtual dataset", "train bad.h5 -o run --fps 30", h5("bad.h5", virtual), 65, ""),
+    Case("HDF5 of a soft link to nothing", STATS_FPS, h5("bad.h5", {"a": h5py.SoftLink("/none")}), 65, ""),
+    Case("HDF5 of a soft link to itself", STATS_FPS, h5("bad.h5", {"a": h5py.SoftLink("/a")}), 65, ""),
+    Case("HDF5 of groups in a circle", STATS_FPS, h5("bad.h5", cycle), 65, ""),
+    Case("HDF5 of groups 100 deep", STATS_FPS, h5("bad.h5", deep(100)), 65, ""),
+    Case("HDF5 of groups 10,000 deep", "import bad.h5 -o out.h5 --fps 30", h5("bad.h5", deep(10_000)), 65, "", apart=True),
+    Case("HDF5 of numbers never written", STATS_FPS, h5("bad.h5", declared((1000, 3))), 65, ""),
+    Case("HDF5 of 10^12 rows never written", "encode RUN bad.h5 -o out.h5 --fps 30", h5("bad.h5", declared((10**12, 5))), 65, ""),
+    Case("HDF5 of chunks never written", STATS_FPS, h5("bad.h5", declared((10**9, 3), chunks=(1000, 3))), 65, ""),
+    Case("HDF5 of compressed chunks never written", "import bad.h5 -o out.h5 --fps 30", h5("bad.h5", declared((10**9, 3), chunks=(1000, 3), compression="gzip")), 65, ""),
+    Case("HDF5 of 10^18 rows and no columns", STATS_FPS, h5("bad.h5", declared((10**18, 0))), 65, ""),
+    Case("HDF5 of no rows and 10^12 columns", STATS_FPS, h5("bad.h5", declared((0, 10**12))), 65, ""),
+    Case("HDF5 of no columns", "train bad.h5 -o run --fps 30", h5("bad.h5", {"a": np.ones((9, 0))}), 65, ""),
+    Case("gzip bomb of one row", STATS_FPS, h5("bad.h5", gzip_bomb((1, 10**9), (1, 10**8))), 65, "", apart=True),
+    Case("gzip bomb of one row to import", "import bad.h5 -o out.h5 --fps 30", h5("bad.h5", gzip_bomb((1, 10**9), (1, 10**8))), 65, "", apart=True),
+    Case("gzip bomb of one chunk", "encode RUN bad.h5 -o out.h5 --fps 30", h5("bad.h5", gzip_bomb((10**8, 5), (10**8, 5))), 65, "", apart=True),
+    Case("gzip bomb of many rows", "import bad.h5 -o out.h5 --fps 30", h5("bad.h5", gzip_bomb((2 * 10**8, 5), (10**6, 5))), 65, "", apart=True),
+    Case("gzip bomb of many rows to validate", "validate bad.h5 --fps 30", h5("bad.h5", gzip_bomb((2 * 10**8, 5), (10**6, 5))), 65, "", apart=True, stdout=True),
+    Case("gzip bomb in motion.h5", "train bad.h5 -o run", edited("bad.h5", "MOTION", gzip_bomb((10**8, 5), (10**6, 5), "frames")), 65, "", apart=True),
+    Case("gzip bomb of columns in motion.h5", "stats bad.h5", edited("bad.h5", "MOTION", gzip_bomb((913, 10**6), (1, 10**6), "frames")), 65, "", apart=True),
+    Case("HDF5 of an unknown filter", STATS_FPS, h5("bad.h5", filtered(32015)), 65, ""),
+    Case("HDF5 of a filter that is known elsewhere", STATS_FPS, h5("bad.h5", lambda f: f.create_dataset("a", data=np.ones((9, 3)), scaleoffset=2)), 65, ""),
+    Case("HDF5 of nan at the start", "encode RUN bad.h5 -o out.h5 --fps 30", h5("bad.h5", {"a": wrong(0, 0, np.nan)}), 65, ""),
+    Case("HDF5 of nan in the middle", "encode RUN bad.h5 -o out.h5 --fps 30", h5("bad.h5", {"a": wrong(25, 2, np.nan)}), 65, ""),
+    Case("HDF5 of infinity at the end", "evaluate RUN bad.h5 --fps 30", h5("bad.h5", {"a": wrong(49, 4, np.inf)}), 65, ""),
+    Case("HDF5 of nan to train on", "train bad.h5 -o run --fps 30 -q", h5("bad.h5", {"a": wrong(3, 3, np.nan)}), 65, ""),
+    Case("HDF5 of nan to count", STATS_FPS, h5("bad.h5", {"a": wrong(3, 3, np.nan)}), 65, ""),
+    Case("HDF5 of nan to validate", "validate bad.h5 --fps 30", h5("bad.h5", {"a": wrong(3, 3, np.nan)}), 65, "", stdout=True),
+    Case("HDF5 of nan to export", "export bad.h5 -o out --fps 30 --format csv", h5("bad.h5", {"a": wrong(3, 3, np.nan)}), 65, ""),
+    Case("HDF5 of nan to export as robomimic", "export bad.h5 -o out --fps 30 --format robomimic", h5("bad.h5", {"a": wrong(3, 3, np.nan)}), 65, ""),
+    Case("HDF5 of nan to import", "import bad.h5 -o out.h5 --fps 30", h5("bad.h5", {"data/x": wrong(3, 3, np.nan)}), 65, ""),
+    Case("HDF5 of nan in its second clip", "import bad.h5 -o out.h5 --fps 30", h5("bad.h5", {"a": lively(9), "b": wrong(3, 3, np.nan)}), 65, ""),
+    Case("HDF5 beyond float32", "train bad.h5 -o run --fps 30 -q", h5("bad.h5", {"a": wrong(3, 3, 1e300)}), 65, ""),
+    Case("HDF5 near the end of float32", "train bad.h5 -o run --fps 30 -q", h5("bad.h5", {"a": wrong(3, 3, 3e38)}), 77, ""),
+    Case("HDF5 of nan that is skipped and nothing else", "encode RUN bad.h5 -o out.h5 --fps 30 --on-error skip", h5("bad.h5", {"a": wrong(3, 3, np.nan)}), 65, ""),
+    Case("import of nan that is skipped and nothing else", "import bad.h5 -o out.h5 --fps 30 --on-error skip", h5("bad.h5", {"a": wrong(3, 3, np.nan)}), 65, ""),
+    *[
+        Case(f"HDF5 of {what}", STATS_FPS, h5("bad.h5", typed(dtype)), 65, "")
+        for what, dtype in (
+            ("complex numbers", "c8"),
+            ("strings", "S8"),
+            ("texts", h5py.string_dtype()),
+            ("truth", bool),
+            ("records", [("x", "f4"), ("y", "f4")]),
+            ("references", h5py.ref_dtype),
+            ("opaque bytes", "V8"),
+            ("enumerated values", h5py.enum_dtype({"a": 0, "b": 1})),
+            ("lists of numbers", h5py.vlen_dtype("f4")),
+            ("arrays of numbers", np.dtype(("f4", (2,)))),
+        )
+    ],
+    Case("HDF5 of other widths", STATS_FPS, h5("bad.h5", {"a": np.ones((9, 3)), "b": np.ones((9, 4))}), 65, ""),
+    Case("HDF5 of other rates", "stats bad.h5", h5("bad.h5", {"a": np.ones((9, 3)), "b": np.ones((9, 3))}, lambda f: (f["a"].attrs.update(fps=30), f["b"].attrs.update(fps=60))), 65, ""),
+    Case("HDF5 without a rate", "stats bad.h5", h5("bad.h5", {"a": np.ones((9, 3))}), 2, ""),
+    Case("HDF5 without a rate to import", "import bad.h5 -o out.h5", h5("bad.h5", {"a": np.ones((9, 3))}), 2, ""),
+    *[
+        Case(f"HDF5 of a rate of {value!r}", "stats bad.h5", h5("bad.h5", {"a": np.ones((9, 3))}, attributed(fps=value)), code, "")
+        for value, code in ((0, 65), (-30.0, 65), (np.nan, 65), (np.inf, 65), ("fast", 2), (1e300, 65))
+    ],
+    Case("HDF5 of a rate of 0 to import", "import bad.h5 -o out.h5", h5("bad.h5", {"a": np.ones((9, 3))}, attributed(fps=0)), 65, ""),
+    Case("HDF5 of many rates", "stats bad.h5", h5("bad.h5", huge_attribute), 2, ""),
+    Case("HDF5 of a name with a line end", STATS_FPS, h5("bad.h5", named(b"a\nb")), 65, ""),
+    Case("HDF5 of a name with escapes", STATS_FPS, h5("bad.h5", named("\x1b[31mred\u202e".encode())), 65, ""),
+    Case("HDF5 of a name not of UTF-8", STATS_FPS, h5("bad.h5", named(b"\xff\xfe")), 65, ""),
+    Case("HDF5 of half a surrogate", STATS_FPS, h5("bad.h5", named(b"\xed\xa0\x80")), 65, ""),
+    Case("HDF5 of a name of 5000 letters", STATS_FPS, h5("bad.h5", named(FULL_NAME.encode())), 65, ""),
+    Case("HDF5 of a name of 5000 letters to encode", "encode RUN bad.h5 -o out.h5 --fps 30", h5("bad.h5", {FULL_NAME: lively(50)}), 65, ""),
+    Case("HDF5 of a name of 5000 letters to import", "import bad.h5 -o out.h5 --fps 30", h5("bad.h5", {FULL_NAME: lively(50)}), 65, ""),
+    Case("HDF5 of the name ..", STATS_FPS, h5("bad.h5", named(b"..")), 65, ""),
+    Case("HDF5 of 100,000 columns named one by one", STATS_FPS, h5("bad.h5", {"a": np.full((1, 100_000), np.nan, "f4")}), 65, ""),
+    Case("two files of other columns", "stats MOTION bad.h5", h5("bad.h5", {"a": np.ones((9, 3))}, attributed(fps=30)), 65, ""),
+    Case("two files of other rates", "stats MOTION bad.h5", h5("bad.h5", {"a": np.ones((9, 5))}, attributed(fps=31)), 65, ""),
+    Case("two files of other layouts", "stats MOTION bad.h5", h5("bad.h5", {"a": np.ones((9, 5))}, attributed(fps=30, layout="joints")), 65, ""),
+    Case("a file twice", "encode RUN MOTION MOTION -o out.h5", nothing, 65, ""),
+    Case("a file twice to validate", "validate MOTION MOTION", nothing, 65, "", stdout=True),
+    Case("motion of other columns", "encode RUN bad.h5 -o out.h5 --fps 30", h5("bad.h5", {"a": lively(50, 4)}), 76, ""),
+    Case("motion of other columns to evaluate", "evaluate RUN bad.h5 --fps 30", h5("bad.h5", {"a": lively(50, 4)}), 76, ""),
+    Case("motion of another rate", "encode RUN bad.h5 -o out.h5 --fps 60", h5("bad.h5", {"a": lively(50)}), 76, ""),
+    Case("motion of another layout", "encode RUN bad.h5 -o out.h5", motion("bad.h5", {"a": lively(50)}, layout="positions"), 76, ""),
+    Case("robomimic without actions", "import bad.h5 -o out.h5 --format robomimic", h5("bad.h5", {"data/demo_0/obs": np.ones((9, 3))}), 65, ""),
+]
+
+MOTION = [
+    Case("motion.h5 to import", "import bad.h5 -o out.h5", motion("bad.h5", {"a": lively(50)}), 65, ""),
+    Case("motion.h5 of another version", "stats bad.h5", edited("bad.h5", "MOTION", attributed(format_version=2)), 65, ""),
+    Case("motion.h5 of no version", "stats bad.h5", edited("bad.h5", "MOTION", lambda f: f.attrs.pop("format_version")), 65, ""),
+    Case("motion.h5 of another format", "stats bad.h5", edited("bad.h5", "MOTION", attributed(format="vqtool.dreams")), 65, ""),
+    Case("motion.h5 without frames", "stats bad.h5", edited("bad.h5", "MOTION", replaced("frames", None)), 65, ""),
+    Case("motion.h5 without names", "stats bad.h5", edited("bad.h5", "MOTION", replaced("names", None)), 65, ""),
+    Case("motion.h5 without offsets", "encode RUN bad.h5 -o out.h5", edited("bad.h5", "MOTION", replaced("offsets", None)), 65, ""),
+    Case("motion.h5 of frames that are a link", "stats bad.h5", edited("bad.h5", "MOTION", replaced("frames", h5py.ExternalLink("other.h5", "/frames"))), 65, ""),
+    Case("motion.h5 of frames that are a group", "stats bad.h5", edited("bad.h5", "MOTION", lambda f: (f.pop("frames"), f.create_group("frames"))), 65, ""),
+    Case("motion.h5 of frames in a row", "stats bad.h5", edited("bad.h5", "MOTION", replaced("frames", np.ones(913, "f4"))), 65, ""),
+    Case("motion.h5 of frames of texts", "stats bad.h5", edited("bad.h5", "MOTION", replaced("frames", np.full((913, 5), b"x"))), 65, ""),
+    Case("motion.h5 of frames of no columns", "stats bad.h5", edited("bad.h5", "MOTION", replaced("frames", np.ones((913, 0)))), 65, ""),
+    Case("motion.h5 of fewer frames", "stats bad.h5", edited("bad.h5", "MOTION", replaced("frames", np.ones((900, 5), "f4"))), 65, ""),
+    Case("motion.h5 of offsets that fall", "stats bad.h5", edited("bad.h5", "MOTION", lambda f: f["offsets"].__setitem__(2, -5)), 65, ""),
+    Case("motion.h5 of offsets that overflow", "stats bad.h5", edited("bad.h5", "MOTION", lambda f: f["offsets"].__setitem__(2, 2**63 - 1)), 65, ""),
+    Case("motion.h5 of offsets of nan", "stats bad.h5", edited("bad.h5", "MOTION", replaced("offsets", np.full(13, np.nan))), 65, ""),
+    Case("motion.h5 of no offsets", "stats bad.h5", edited("bad.h5", "MOTION", replaced("offsets", np.zeros(0, "i8"))), 65, ""),
+    Case("motion.h5 of a name too few", "stats bad.h5", edited("bad.h5", "MOTION", replaced("names", names_of(3, "a"))), 65, ""),
+    Case("motion.h5 of a name again and again", "stats bad.h5", edited("bad.h5", "MOTION", replaced("names", names_of(12, "a"))), 65, ""),
+    Case("motion.h5 of names of numbers", "stats bad.h5", edited("bad.h5", "MOTION", replaced("names", np.arange(12))), 65, ""),
+    Case("motion.h5 that was not finished", "stats bad.h5", edited("bad.h5", "MOTION", attributed(complete=3)), 65, ""),
+    Case("motion.h5 without a digest", "encode RUN bad.h5 -o out.h5", edited("bad.h5", "MOTION", lambda f: f.attrs.pop("sha256")), 65, ""),
+    Case("motion.h5 with an attribute more", "encode RUN bad.h5 -o out.h5", edited("bad.h5", "MOTION", attributed(mine=1)), 65, ""),
+    Case("motion.h5 with a dataset more", "train bad.h5 -o run -q", edited("bad.h5", "MOTION", lambda f: f.create_dataset("mine", data=[1.0])), 65, ""),
+    Case("motion.h5 with a huge dataset more", "encode RUN bad.h5 -o out.h5", edited("bad.h5", "MOTION", gzip_bomb((10**8, 5), (10**6, 5), "mine")), 65, "", apart=True),
+    Case("motion.h5 with another name", "encode RUN bad.h5 -o out.h5", edited("bad.h5", "MOTION", lambda f: f["names"].__setitem__(3, b"other")), 65, ""),
+    *[
+        Case(f"motion.h5 of a rate of {value!r}", "stats bad.h5", edited("bad.h5", "MOTION", attributed(fps=value)), 65, "")
+        for value in (0.0, -1.0, np.nan, np.inf)
+    ],
+    Case("motion.h5 of a rate in words", "stats bad.h5", edited("bad.h5", "MOTION", attributed(fps="fast")), 2, ""),
+    Case("motion.h5 of no clips", "train bad.h5 -o run", motion("bad.h5", {}), 65, ""),
+    Case("motion.h5 of no clips to evaluate", "evaluate RUN bad.h5", motion("bad.h5", {}), 65, ""),
+    Case("motion.h5 of no frames", "train bad.h5 -o run -q", motion("bad.h5", {"a": lively(0), "b": lively(0)}), 65, ""),
+    Case("motion.h5 of no frames to evaluate", "evaluate RUN bad.h5", motion("bad.h5", {"a": lively(0), "b": lively(0)}), 65, ""),
+    Case("motion.h5 of no frames to validate", "validate bad.h5", motion("bad.h5", {"a": lively(0)}), 65, "", stdout=True),
+    Case("motion.h5 of one frame", "train bad.h5 -o run -q", motion("bad.h5", {"a": lively(1)}), 65, ""),
+    Case("motion.h5 that stands still", "train bad.h5 -o run -q", motion("bad.h5", {"a": np.ones((50, 5), "f4")}), 65, ""),
+    Case("motion.h5 of nan", "encode RUN bad.h5 -o out.h5", motion("bad.h5", {"good": lively(9), "walk/bad\u202e": wrong(25, 2, np.nan)}), 65, ""),
+    Case("motion.h5 of nan in all and skipped", "encode RUN bad.h5 -o out.h5 --on-error skip", motion("bad.h5", {"bad": wrong(25, 2, np.nan)}), 65, ""),
+    Case("motion.h5 of a split too few", "stats bad.h5", edited("bad.h5", "MOTION", lambda f: f.create_dataset("splits", data=np.zeros(3, "u1"))), 65, ""),
+    Case("motion.h5 of splits of floats", "stats bad.h5", edited("bad.h5", "MOTION", lambda f: f.create_dataset("splits", data=np.zeros(12))), 65, ""),
+    Case("motion.h5 of nothing to train on", "train bad.h5 -o run -q", motion("bad.h5", {"a": lively(50)}, Companions(splits=np.array([2], "u1"))), 65, ""),
+    Case("motion.h5 of an empty split", "stats bad.h5 --split test", motion("bad.h5", {"a": lively(50)}, Companions(splits=np.array([0], "u1"))), 65, ""),
+    Case("motion.h5 of mirror images of nothing", "stats bad.h5", motion("bad.h5", {"a": lively(50)}, Companions(mirror_of=np.array([7]))), 65, ""),
+    Case("motion.h5 of mirror images of -2", "stats bad.h5", motion("bad.h5", {"a": lively(50)}, Companions(mirror_of=np.array([-2]))), 65, ""),
+    Case("motion.h5 of starts of nan", "stats bad.h5", motion("bad.h5", {"a": lively(50)}, Companions(starts=np.full((1, 3), np.nan))), 65, ""),
+    Case("motion.h5 of starts of two", "stats bad.h5", motion("bad.h5", {"a": lively(50)}, Companions(starts=np.zeros((1, 2)))), 65, ""),
+    Case("motion.h5 of a caption of nothing", "stats bad.h5", motion("bad.h5", {"a": lively(50)}, Companions(captions=(Caption(99, "x"),))), 65, ""),
+    Case("motion.h5 of half a caption", "stats bad.h5", edited("bad.h5", "MOTION", lambda f: f.create_dataset("captions/text", data=[b"x"])), 65, ""),
+    Case("motion.h5 of half a skeleton", "stats bad.h5", edited("bad.h5", "MOTION", lambda f: f.create_dataset("skeleton/names", data=[b"x"])), 65, ""),
+    Case("motion.h5 of a skeleton that is a circle", "stats bad.h5", both(motion("bad.h5", {"a": lively(50, 3)}, Companions(bodies=(BODY,), body_of=np.array([0])), layout="positions"), lambda folder, good: patch(folder / "bad.h5", lambda f: f["skeleton/parents"].__setitem__(1, 2))), 65, ""),
+    Case("motion.h5 of a skeleton of nan", "stats bad.h5", both(motion("bad.h5", {"a": lively(50, 3)}, Companions(bodies=(BODY,), body_of=np.array([0])), layout="positions"), lambda folder, good: patch(folder / "bad.h5", lambda f: f["skeleton/offsets"].__setitem__((0, 1, 1), np.nan))), 65, ""),
+    Case("motion.h5 of another body than there is", "stats bad.h5", motion("bad.h5", {"a": lively(50, 3)}, Companions(bodies=(BODY,), body_of=np.array([1])), layout="positions"), 65, ""),
+    Case("motion.h5 of joints of another width", "export bad.h5 -o out --format bvh", motion("bad.h5", {"a": lively(50)}, Companions(bodies=(BODY,), body_of=np.array([0])), layout="joints"), 65, ""),
+    Case("motion.h5 of joints that are no features", "export bad.h5 -o out --format humanml3d", motion("bad.h5", {"a": lively(50)}, layout="joints"), 65, "", known=""),
+    Case("tokens as motion", "stats TOKENS", nothing, 65, ""),
+    Case("latents as motion", "encode RUN LATENTS -o out.h5", nothing, 65, ""),
+    Case("tokens to import", "import TOKENS -o out.h5", nothing, 65, ""),
+    Case("a tokenizer as motion", "stats bad.h5", changed("bad.h5", "RUN", lambda data: data), 65, ""),
+    Case("a run as motion", "stats RUN", nothing, 65, ""),
+]
+
+
+def patch(path: Path, change: Callable[[h5py.File], object]) -> None:
+    with h5py.File(path, "r+") as opened:
+        change(opened)
+
+
+def one_code(value: int) -> Callable[[np.ndarray], np.ndarray]:
+    def change(codes: np.ndarray) -> np.ndarray:
+        codes[40, 1] = value
+        return codes
+
+    return change
+
+
+TOKENS = [
+    *[Case(f"tokens cut at {share:.1%}", "decode RUN bad.h5 -o out.h5", changed("bad.h5", "TOKENS", cut(share)), 65, "") for share in (0.01, 0.1, 0.5, 0.9, 0.999)],
+    Case("tokens cut to inspect", "inspect-codebook bad.h5", changed("bad.h5", "TOKENS", cut(0.5)), 65, ""),
+    Case("empty tokens", "decode RUN bad.h5 -o out.h5", file("bad.h5", ""), 65, ""),
+    Case("empty tokens to inspect", "inspect-codebook bad.h5", file("bad.h5", ""), 65, ""),
+    Case("text as tokens to inspect", "inspect-codebook bad.h5", file("bad.h5", "once upon a time"), 65, ""),
+    Case("motion to decode", "decode RUN MOTION -o out.h5", nothing, 65, ""),
+    Case("motion to inspect", "inspect-codebook MOTION", nothing, 65, ""),
+    Case("a run to decode", "decode RUN RUN -o out.h5", nothing, 65, ""),
+    Case("other HDF5 to decode", "decode RUN bad.h5 -o out.h5", h5("bad.h5", {"a": np.ones((9, 3))}), 65, ""),
+    Case("tokens as a run", "decode TOKENS TOKENS -o out.h5", nothing, 65, ""),
+    Case("tokens of another tokenizer", "decode RUN LATENTS -o out.h5", nothing, 76, ""),
+    Case("latents of another tokenizer", "decode VAE TOKENS -o out.h5", nothing, 76, ""),
+    Case("tokens of no tokenizer", "decode RUN bad.h5 -o out.h5", tokens("bad.h5", tokenizer_id="\x1b[31m"), 76, ""),
+    Case("a code out of range", "decode RUN bad.h5 -o out.h5", tokens("bad.h5", one_code(16)), 65, ""),
+    Case("a code far out of range to inspect", "inspect-codebook bad.h5", tokens("bad.h5", one_code(65535)), 65, ""),
+    Case("a code changed", "decode RUN bad.h5 -o out.h5", edited("bad.h5", "TOKENS", lambda f: f["codes"].__setitem__((3, 0), f["codes"][3, 0] ^ 1)), 65, ""),
+    Case("codes of floats", "decode RUN bad.h5 -o out.h5", edited("bad.h5", "TOKENS", lambda f: replaced("codes", f["codes"][:].astype("f4"))(f)), 65, ""),
+    Case("codes below 0", "inspect-codebook bad.h5", edited("bad.h5", "TOKENS", lambda f: replaced("codes", -f["codes"][:].astype("i8"))(f)), 65, ""),
+    Case("codes of one layer", "decode RUN bad.h5 -o out.h5", edited("bad.h5", "TOKENS", lambda f: replaced("codes", f["codes"][:, :1])(f)), 65, ""),
+    Case("tokens of other layers", "decode RUN bad.h5 -o out.h5", tokens("bad.h5", lambda codes: codes[:, :2], codebook_sizes=(16, 16)), 0, "", known="y"),
+    Case("tokens of larger codebooks", "decode RUN bad.h5 -o out.h5", tokens("bad.h5", one_code(30), codebook_sizes=(16, 32, 16)), 76, ""),
+    Case("tokens of other columns", "decode RUN bad.h5 -o out.h5", tokens("bad.h5", dim=7), 76, ""),
+    Case("tokens of another rate", "decode RUN bad.h5 -o out.h5", tokens("bad.h5", fps=99.0), 76, ""),
+    Case("tokens of another downsample", "decode RUN bad.h5 -o out.h5", edited("bad.h5", "TOKENS", attributed(downsample=2)), 65, ""),
+    Case("tokens without codes", "decode RUN bad.h5 -o out.h5", edited("bad.h5", "TOKENS", replaced("codes", None)), 65, ""),
+    Case("tokens without lengths", "decode RUN bad.h5 -o out.h5", edited("bad.h5", "TOKENS", replaced("num_frames", None)), 65, ""),
+    Case("tokens without codebooks", "inspect-codebook bad.h5", edited("bad.h5", "TOKENS", replaced("codebooks", None)), 65, ""),
+    Case("tokens of a codebook too few", "inspect-codebook bad.h5", edited("bad.h5", "TOKENS", replaced("codebooks/1", None)), 65, ""),
+    Case("tokens of a codebook of nan", "inspect-codebook bad.h5", edited("bad.h5", "TOKENS", lambda f: f["codebooks/1"].__setitem__((3, 1), np.nan)), 65, ""),
+    Case("tokens of a codebook too small", "inspect-codebook bad.h5", edited("bad.h5", "TOKENS", replaced("codebooks/1", np.ones((3, 8), "f4"))), 65, ""),
+    Case("tokens of a codebook of texts", "inspect-codebook bad.h5", edited("bad.h5", "TOKENS", replaced("codebooks/1", np.full((16, 8), b"x"))), 65, ""),
+    Case("tokens of a codebook of 10^9 columns", "inspect-codebook bad.h5", edited("bad.h5", "TOKENS", gzip_bomb((16, 10**8), (1, 10**8), "codebooks/1")), 65, "", apart=True),
+    Case("tokens of other lengths", "decode RUN bad.h5 -o out.h5", edited("bad.h5", "TOKENS", lambda f: f["num_frames"].__setitem__(3, 4000)), 65, ""),
+    Case("tokens of lengths below 0", "decode RUN bad.h5 -o out.h5", edited("bad.h5", "TOKENS", lambda f: f["num_frames"].__setitem__(0, -4)), 65, ""),
+    Case("tokens of lengths that overflow", "inspect-codebook bad.h5", edited("bad.h5", "TOKENS", lambda f: f["num_frames"].__setitem__(0, 2**63 - 1)), 65, ""),
+    Case("tokens of lengths of floats", "inspect-codebook bad.h5", edited("bad.h5", "TOKENS", replaced("num_frames", np.full(12, 4.0))), 65, ""),
+    Case("tokens of offsets below 0", "decode RUN bad.h5 -o out.h5", edited("bad.h5", "TOKENS", lambda f: f["offsets"].__setitem__(0, -4)), 65, ""),
+    Case("tokens of another version", "decode RUN bad.h5 -o out.h5", edited("bad.h5", "TOKENS", attributed(format_version=99)), 65, ""),
+    Case("tokens of another version to inspect", "inspect-codebook bad.h5", edited("bad.h5", "TOKENS", attributed(format_version=99)), 65, ""),
+    *[
+        Case(f"tokens of a {key} of {value!r}", "inspect-codebook bad.h5", edited("bad.h5", "TOKENS", attributed(**{key: value})), 65, "")
+        for key, value in (
+            ("downsample", 0), ("downsample", -4), ("downsample", "x"), ("dim", 0), ("fps", np.nan), ("fps", 0.0), ("fps", "x"),
+            ("codebook_sizes", np.array([16, 16])), ("codebook_sizes", 16), ("codebook_sizes", np.array([0, 16, 16])),
+        )
+    ],
+    Case("tokens of codebooks of 10^12", "inspect-codebook bad.h5", edited("bad.h5", "TOKENS", attributed(codebook_sizes=np.full(3, 10**12))), 65, ""),
+    Case("tokens without a tokenizer", "decode RUN bad.h5 -o out.h5", edited("bad.h5", "TOKENS", lambda f: f.attrs.pop("tokenizer_id")), 65, ""),
+    Case("a gzip bomb of codes", "decode RUN bad.h5 -o out.h5", edited("bad.h5", "TOKENS", gzip_bomb((231, 10**7), (1, 10**7), "codes")), 65, "", apart=True),
+    Case("a gzip bomb of codes to inspect", "inspect-codebook bad.h5", edited("bad.h5", "TOKENS", gzip_bomb((231, 3), (10**8, 3), "codes")), 65, "", apart=True),
+    Case("latents cut", "decode VAE bad.h5 -o out.h5", changed("bad.h5", "LATENTS", cut(0.6)), 65, ""),
+    Case("latents changed", "decode VAE bad.h5 -o out.h5", changed("bad.h5", "LATENTS", flip(0.5)), 65, ""),
+    Case("latents changed to inspect", "inspect-codebook bad.h5", changed("bad.h5", "LATENTS", flip(0.5)), 65, ""),
+    Case("latents of nan to inspect", "inspect-codebook bad.h5", latents("bad.h5", lambda mean, logvar: mean.__setitem__((40, 1), np.nan)), 65, ""),
+    Case("latents of nan", "decode VAE bad.h5 -o out.h5", latents("bad.h5", lambda mean, logvar: mean.__setitem__((40, 1), np.nan)), 65, ""),
+    Case("latents of infinity", "decode VAE bad.h5 -o out.h5", latents("bad.h5", lambda mean, logvar: mean.__setitem__((40, 1), np.inf)), 65, ""),
+    Case("latents beyond float32", "decode VAE bad.h5 -o out.h5", latents("bad.h5", lambda mean, logvar: mean.__setitem__((40, 1), 3e38)), 65, ""),
+    Case("latents of a wild variance", "decode VAE bad.h5 -o out.h5 --sample", latents("bad.h5", lambda mean, logvar: logvar.__setitem__((40, 1), 1e6)), 65, ""),
+    Case("latents of other dimensions", "decode VAE bad.h5 -o out.h5", latents("bad.h5", lambda mean, logvar: None, width=3), 76, ""),
+    Case("latents without variance", "decode VAE bad.h5 -o out.h5", edited("bad.h5", "LATENTS", replaced("logvar", None)), 65, ""),
+    Case("latents of another width of variance", "inspect-codebook bad.h5", edited("bad.h5", "LATENTS", lambda f: replaced("logvar", f["logvar"][:, :2])(f)), 65, ""),
+    Case("latents of fewer variances", "inspect-codebook bad.h5", edited("bad.h5", "LATENTS", lambda f: replaced("logvar", f["logvar"][:9])(f)), 65, ""),
+    Case("latents called tokens", "decode VAE bad.h5 -o out.h5", edited("bad.h5", "LATENTS", attributed(format="vqtool.tokens")), 65, ""),
+    Case("tokens called latents", "decode RUN bad.h5 -o out.h5", edited("bad.h5", "TOKENS", attributed(format="vqtool.latents")), 65, ""),
+    Case("a gzip bomb of latents", "inspect-codebook bad.h5", edited("bad.h5", "LATENTS", lambda f: (gzip_bomb((231, 10**7), (1, 10**7), "mean")(f), gzip_bomb((231, 10**7), (1, 10**7), "logvar")(f))), 65, "", apart=True),
+]
+
+WEIGHTS = "model.encoder.head.weight"
+ENCODE = "encode bad MOTION -o out.h5"
+INSPECT = "inspect-codebook bad"
+TOKENIZERS = [
+    Case("an empty tokenizer", ENCODE, file("bad", ""), 65, ""),
+    Case("a tokenizer of 8 bytes", ENCODE, file("bad", bytes(8)), 65, ""),
+    Case("text as a tokenizer", ENCODE, file("bad", "once upon a time\n" * 99), 65, ""),
+    Case("a pickle as a tokenizer", ENCODE, file("bad", b"\x80\x02}q\x00." * 99), 65, ""),
+    Case("a zip file as a tokenizer", ENCODE, zipped("bad", {"data.pkl": b"x"}), 65, ""),
+    Case("motion as a tokenizer", "encode MOTION MOTION -o out.h5", nothing, 65, ""),
+    *[Case(f"a tokenizer cut at {share:.1%}", ENCODE, changed("bad", "RUN", cut(share)), 65, "") for share in (0.0001, 0.01, 0.5, 0.999)],
+    *[Case(f"a tokenizer with a bit flipped at {share:.0%}", ENCODE, changed("bad", "RUN", flip(share)), 65, "") for share in (0, 0.01, 0.5, 0.99)],
+    Case("a tokenizer with bytes behind", ENCODE, changed("bad", "RUN", lambda data: data + b"x"), 65, ""),
+    Case("a tokenizer with a bit flipped, to inspect", INSPECT, changed("bad", "RUN", flip(0.5)), 65, ""),
+    Case("a tokenizer with a bit flipped, to decode", "decode bad TOKENS -o out.h5", changed("bad", "RUN", flip(0.5)), 65, ""),
+    Case("a tokenizer with a bit flipped, to evaluate", "evaluate bad MOTION", changed("bad", "RUN", flip(0.5)), 65, ""),
+    Case("a header longer than the file", ENCODE, raw_safetensors("bad", SAFE_HEADER, size=2**62), 65, ""),
+    Case("a header of 2 MB", ENCODE, raw_safetensors("bad", SAFE_HEADER + b" " * 2_000_000), 65, ""),
+    Case("a header of brackets", ENCODE, raw_safetensors("bad", b"[" * 900_000), 65, ""),
+    Case("a header of objects", ENCODE, raw_safetensors("bad", b'{"a":' * 150_000 + b"1" + b"}" * 150_000), 65, ""),
+    Case("a header of objects in a string", ENCODE, raw_safetensors("bad", b'{"__metadata__":{"vqtool":"' + b"[" * 900_000 + b'"}}'), 65, ""),
+    Case("a header of digits", ENCODE, raw_safetensors("bad", b'{"__metadata__":{"vqtool":"' + b"1" * 900_000 + b'"}}'), 65, ""),
+    Case("a header of NaN", ENCODE, raw_safetensors("bad", b'{"__metadata__":{"vqtool":"NaN"}}'), 65, ""),
+    Case("a header not of UTF-8", ENCODE, raw_safetensors("bad", b'{"\xff":{}}'), 65, ""),
+    Case("a header of nothing", ENCODE, raw_safetensors("bad", SAFE_HEADER), 65, ""),
+    Case("tensors that overlap", ENCODE, raw_safetensors("bad", b'{"__metadata__":{"vqtool":"{\\"sha256\\":\\"\\"}"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}', bytes(12)), 65, ""),
+    Case("a tensor beyond the file", ENCODE, raw_safetensors("bad", b'{"__metadata__":{"vqtool":"{\\"sha256\\":\\"\\"}"},"a":{"dtype":"F32","shape":[250000000000],"data_offsets":[0,1000000000000]}}', bytes(12)), 65, ""),
+    Case("a tensor of an unknown type", ENCODE, raw_safetensors("bad", b'{"__metadata__":{"vqtool":"{\\"sha256\\":\\"\\"}"},"a":{"dtype":"F7","shape":[2],"data_offsets":[0,8]}}', bytes(8)), 65, ""),
+    Case("a tensor of bfloat16", ENCODE, raw_safetensors("bad", b'{"__metadata__":{"vqtool":"{\\"sha256\\":\\"\\"}"},"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}', bytes(4)), 65, ""),
+    Case("safetensors of someone else", ENCODE, raw_safetensors("bad", b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', bytes(8)), 65, ""),
+    Case("safetensors of someone else, 2 GB of holes", ENCODE, both(raw_safetensors("bad", b'{"a":{"dtype":"F32","shape":[500000000],"data_offsets":[0,2000000000]}}'), lambda folder, good: os.truncate(folder / "bad", 2_000_000_062)), 65, "", apart=True),
+    Case("a checkpoint as a tokenizer", ENCODE, lambda folder, good: (folder / "bad").write_bytes(next(good.RUN.glob("checkpoints/*/*")).read_bytes()), 65, ""),
+    Case("a tokenizer of another version", ENCODE, tokenizer("bad", setting("format_version", 2)), 65, ""),
+    Case("a tokenizer of another format", ENCODE, tokenizer("bad", setting("format", "vqtool.dreams")), 65, ""),
+    Case("a tokenizer of another identity", ENCODE, tokenizer("bad", setting("tokenizer_id", "0" * 64)), 65, ""),
+    Case("a tokenizer without config", ENCODE, tokenizer("bad", lambda tensors, header: header.pop("config")), 65, ""),
+    Case("a tokenizer with a config of words", ENCODE, tokenizer("bad", setting("config", "rvq")), 65, ""),
+    Case("a tokenizer with a section of words", ENCODE, tokenizer("bad", setting("config.model", "rvq")), 65, ""),
+    Case("a tokenizer with an unknown section", ENCODE, tokenizer("bad", setting("config.dreams", {"a": 1})), 65, ""),
+    Case("a tokenizer with an unknown setting", ENCODE, tokenizer("bad", setting("config.model.dreams", 1)), 65, ""),
+    Case("a tokenizer with an unknown bottleneck", ENCODE, tokenizer("bad", setting("config.model.bottleneck", "gpt")), 65, ""),
+    Case("a tokenizer with an unknown option", ENCODE, tokenizer("bad", setting("config.bottleneck.dreams", 1)), 65, ""),
+    Case("a tokenizer with a bottleneck of null", INSPECT, tokenizer("bad", setting("config.model.bottleneck", None)), 65, ""),
+    *[
+        Case(f"a tokenizer of {path} {value!r}{', to inspect' * (words is INSPECT)}", words, tokenizer("bad", setting(path, value)), 65, "", apart=isinstance(value, int) and value > 10**6)
+        for words in (ENCODE, INSPECT)
+        for path, value in (
+            ("dim", 0), ("dim", 7), ("dim", "5"), ("dim", -1), ("dim", 10**12), ("dim", None), ("dim", [5]), ("dim", True),
+            ("fps", 0), ("fps", -1), ("fps", "30"), ("fps", None), ("fps", 1e999), ("fps", float("nan")),
+            ("layout", 3), ("layout", None), ("layout", ["raw"]),
+            ("downsample", 0), ("downsample", 3), ("downsample", "4"), ("downsample", 10**12),
+            ("codebook_sizes", None), ("codebook_sizes", 16), ("codebook_sizes", "abc"), ("codebook_sizes", [16]), ("codebook_sizes", [10**12] * 3),
+            ("codebook_sizes", [0, 16, 16]), ("codebook_sizes", ["16"] * 3), ("codebook_sizes", []),
+            ("codebook_keys", None), ("codebook_keys", ["none"] * 3), ("codebook_keys", [["a"]] * 3), ("codebook_keys", []),
+        )
+    ],
+    *[
+        Case(f"a tokenizer of {path} {value!r}", ENCODE, tokenizer("bad", setting(path, value)), 65, "", apart=value > 1000)
+        for path, value in (
+            ("config.model.width", 17), ("config.model.width", 10**9), ("config.model.width", 20_000), ("config.model.width", 0),
+            ("config.model.depth", 3), ("config.model.depth", 10**9), ("config.model.latent_dim", 10**9),
+            ("config.model.downsample", 2), ("config.model.downsample", 10**9), ("config.model.dilation_growth", 10**9),
+            ("config.bottleneck.codebook_size", 17), ("config.bottleneck.codebook_size", 10**12),
+            ("config.bottleneck.num_quantizers", 4), ("config.bottleneck.num_quantizers", 10**9),
+            ("config.train.window", 33), ("config.train.batch_size", 10**12),
+        )
+    ],
+    Case("a VAE of a dim of 10^12", "encode bad MOTION -o out.h5", tokenizer("bad", setting("config.bottleneck.dim", 10**12), "VAE"), 65, "", apart=True),
+    Case("a tokenizer of a codebook of words", ENCODE, tokenizer("bad", setting("config.bottleneck.codebook_size", "big")), 65, ""),
+    Case("a tokenizer without a tensor", ENCODE, tokenizer("bad", tensor("model.normalizer.mean", None)), 65, ""),
+    Case("a tokenizer of one tensor more", ENCODE, tokenizer("bad", lambda tensors, header: tensors.update({"model.dreams": np.ones(3, "f4")})), 65, ""),
+    Case("a tokenizer of another shape", ENCODE, tokenizer("bad", tensor("model.normalizer.mean", lambda mean: mean[:3])), 65, ""),
+    Case("a tokenizer of a mean of nan", ENCODE, tokenizer("bad", tensor("model.normalizer.mean", lambda mean: mean * np.float32(np.nan))), 65, ""),
+    Case("a tokenizer of a scale of 0", ENCODE, tokenizer("bad", tensor("model.normalizer.scale", lambda scale: scale * 0)), 65, ""),
+    Case("a tokenizer of codes of nan", ENCODE, tokenizer("bad", tensor("model.bottleneck.layers.0.vectors", lambda v: v * np.float32(np.nan))), 65, ""),
+    Case("a tokenizer of codes of nan, to inspect", INSPECT, tokenizer("bad", tensor("model.bottleneck.layers.0.vectors", lambda v: v * np.float32(np.nan))), 65, ""),
+    Case("a tokenizer of codes of nan, to decode", "decode bad bad.h5 -o out.h5", lambda folder, good: None, 65, "", known="z"),
+    Case("a tokenizer of weights of infinity", ENCODE, tokenizer("bad", lambda tensors, header: tensors.update({key: value * np.float32(np.inf) for key, value in tensors.items() if key.startswith("model.encoder") and value.dtype == "f4"})), 65, ""),
+    Case("a tokenizer of half precision", ENCODE, tokenizer("bad", tensor("model.normalizer.mean", lambda mean: mean.astype("f2"))), 65, "", known="w"),
+    Case("a tokenizer of weights of integers", ENCODE, tokenizer("bad", tensor("model.bottleneck.layers.0.vectors", lambda v: v.astype("i8"))), 65, ""),
+    Case("a tokenizer without usage, to inspect", INSPECT, tokenizer("bad", tensor("usage.counts.1", None)), 65, ""),
+    Case("a tokenizer of another usage, to inspect", INSPECT, tokenizer("bad", tensor("usage.counts.1", lambda counts: counts[:5])), 65, ""),
+    Case("a tokenizer of a usage below 0, to inspect", INSPECT, tokenizer("bad", tensor("usage.counts.1", lambda counts: counts - 10**6)), 65, ""),
+    Case("a VAE of a usage of nan, to inspect", INSPECT, tokenizer("bad", tensor("usage.kl", lambda kl: kl * np.nan), "VAE"), 65, ""),
+    Case("a VAE of another usage, to inspect", INSPECT, tokenizer("bad", tensor("usage.kl", lambda kl: kl[:2]), "VAE"), 65, ""),
+]
+
+
+def without_tokenizer(run: Path) -> None:
+    (run / "tokenizer.safetensors").unlink()
+
+
+def damaged_checkpoints(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    def damage(run: Path) -> None:
+        without_tokenizer(run)
+        for path in run.glob("checkpoints/*/*"):
+            path.write_bytes(change(path.read_bytes()))
+
+    return damage
+
+
+def state_changed(change: Callable[[dict[str, np.ndarray]], object]) -> Callable[[Path], None]:
+    """A checkpoint of other tensors, with its right digest."""
+
+    def damage(run: Path) -> None:
+        from vqtool.tokenizer_file import unpack
+
+        without_tokenizer(run)
+        for path in run.glob("checkpoints/*/*"):
+            tensors, header = unpack(path)
+            change(tensors)
+            del header["sha256"]
+            path.write_bytes(pack(tensors, header))
+
+    return damage
+
+
+def written(name: str, content: bytes | str) -> Callable[[Path], None]:
+    return lambda run: file(name, content)(run, None)  # type: ignore[arg-type,func-returns-value,return-value]
+
+
+RESUME = "train MOTION -o run --resume -q"
+RUNS = [
+    Case("a run without tokenizer", "encode run MOTION -o out.h5", run_folder("RUN", without_tokenizer), 66, ""),
+    Case("a run of another kind", "inspect-codebook in", within("in", file("x", "mine")), 66, ""),
+    Case("resume of what is no run", "train MOTION -o in --resume", within("in", file("x", "mine")), 73, ""),
+    Case("resume with another config", "train MOTION -o run --resume --set train.lr=0.5", run_folder("RUN", lambda run: None), 78, ""),
+    Case("resume with more steps", "train MOTION -o run --resume --steps 400", run_folder("RUN", lambda run: None), 78, ""),
+    Case("resume with other motion", "train bad.h5 -o run --resume -q", both(run_folder("RUN", without_tokenizer), motion("bad.h5", {"a": lively(80), "b": lively(90)})), 78, ""),
+    Case("resume with other columns", "train bad.h5 -o run --resume -q", both(run_folder("RUN", without_tokenizer), motion("bad.h5", {"a": lively(80, 4), "b": lively(90, 4)})), 78, ""),
+    Case("resume of a broken config", RESUME, run_folder("RUN", written("config.toml", "[train\n")), 2, ""),
+    Case("resume of an empty config", RESUME, run_folder("RUN", written("config.toml", "")), 78, ""),
+    Case("resume of a config of binary", RESUME, run_folder("RUN", written("config.toml", bytes(range(256)))), 2, ""),
+    Case("resume of another config", RESUME, run_folder("RUN", written("config.toml", "[dreams]\na = 1\n")), 2, ""),
+    Case("resume of other metrics", RESUME, run_folder("RUN", lambda run: (without_tokenizer(run), written("metrics.jsonl", "once upon a time\n")(run))), 65, ""),
+    Case("resume of metrics of binary", RESUME, run_folder("RUN", lambda run: (without_tokenizer(run), written("metrics.jsonl", bytes(range(256)))(run))), 65, ""),
+    Case("resume of metrics without steps", RESUME, run_folder("RUN", lambda run: (without_tokenizer(run), written("metrics.jsonl", "[1]\n")(run))), 65, ""),
+    Case("resume of a checkpoint without a tensor", RESUME, run_folder("RUN", state_changed(lambda state: state.pop("model.normalizer.mean"))), 65, ""),
+    Case("resume of a checkpoint without a digest", RESUME, run_folder("RUN", state_changed(lambda state: state.pop("data_digest"))), 65, ""),
+    Case("resume of a checkpoint of other shapes", RESUME, run_folder("RUN", state_changed(lambda state: state.update({"model.normalizer.mean": np.ones(3, "f4")}))), 65, ""),
+    Case("resume of a checkpoint of another optimizer", RESUME, run_folder("RUN", state_changed(lambda state: state.update({"optimizer.dreams.step": np.ones(3, "f4")}))), 65, ""),
+    Case("resume of checkpoints that are tokenizers", RESUME, run_folder("RUN", lambda run: [path.write_bytes((run / "tokenizer.safetensors").read_bytes()) for path in run.glob("checkpoints/*/*")]), 65, ""),
+]
+
+TRAIN = "train MOTION -o run -q"
+CONFIG = f"{TRAIN} --config bad.toml"
+CONFIGS = [
+    Case("a missing config", CONFIG, nothing, 66, ""),
+    Case("a config that is no TOML", CONFIG, file("bad.toml", "[train\nsteps = 3"), 2, ""),
+    Case("a config of JSON", CONFIG, file("bad.toml", '{"train": {"steps": 3}}'), 2, ""),
+    Case("a config with a key twice", CONFIG, file("bad.toml", "[train]\nsteps = 3\nsteps = 4\n"), 2, ""),
+    Case("a config not of UTF-8", CONFIG, file("bad.toml", b'[model]\nactivation = "\xff"\n'), 2, ""),
+    Case("a config of UTF-16", CONFIG, file("bad.toml", "[train]\nsteps = 3\n".encode("utf-16")), 2, ""),
+    Case("a config of binary", CONFIG, file("bad.toml", bytes(range(256)) * 99), 2, ""),
+    Case("a config of 50 MB", CONFIG, lambda folder, good: (folder / "bad.toml").write_text("[train]\nlr = " + "1" * 50_000_000), 2, "", apart=True),
+    Case("a config of 50 MB of keys", CONFIG, lambda folder, good: (folder / "bad.toml").write_text("[train]\n" + "".join(f"a{n} = 1\n" for n in range(4_000_000))), 2, "", apart=True),
+    Case("a config of brackets", CONFIG, file("bad.toml", "[train]\nbetas = " + "[" * 100_000), 2, ""),
+    Case("a config of dots", CONFIG, file("bad.toml", "a" + ".a" * 100_000 + " = 1"), 2, "", apart=True),
+    Case("a config of digits", CONFIG, file("bad.toml", "[train]\nsteps = " + "1" * 5000), 2, ""),
+    Case("a config without sections", CONFIG, file("bad.toml", "steps = 3"), 2, ""),
+    Case("a config with an unknown section", CONFIG, file("bad.toml", "[trian]\nsteps = 3"), 2, ""),
+    Case("a config with an unknown key", CONFIG, file("bad.toml", "[train]\nstep = 3"), 2, ""),
+    Case("a config with an unknown key far off", CONFIG, file("bad.toml", "[train]\nzzz = 3"), 2, ""),
+    Case("a config with a key in the wrong section", CONFIG, file("bad.toml", "[model]\nlr = 3"), 2, ""),
+    Case("a config with an unknown option", CONFIG, file("bad.toml", "[bottleneck]\ncodebok_size = 3"), 2, ""),
+    Case("a config with a name with escapes", CONFIG, file("bad.toml", '[train]\n"\\u001b[31m\\u202e" = 3'), 2, ""),
+    Case("a config with a name of 5000 letters", CONFIG, file("bad.toml", f"[train]\n{FULL_NAME} = 3"), 2, ""),
+    Case("a config with a section in a section", CONFIG, file("bad.toml", "[train.steps]\na = 3"), 2, ""),
+    Case("a config with a date", CONFIG, file("bad.toml", "[train]\nsteps = 2020-01-01"), 2, ""),
+    *[
+        Case(f"{key} of {value[:40]}", f"{TRAIN} --set '{key}={value}'", nothing, 2, "", apart=key in ("model.width", "model.latent_dim", "model.depth", "bottleneck.codebook_size", "bottleneck.num_quantizers", "train.batch_size", "train.window") and len(value) > 4 or "columns" in key and False)
+        for key, value in (
+            ("train.steps", "0"), ("train.steps", "-1"), ("train.steps", "1.5"), ("train.steps", "many"), ("train.steps", "true"), ("train.steps", "10000000000000000000000"),
+            ("train.lr", "nan"), ("train.lr", "inf"), ("train.lr", "-1"), ("train.lr", "fast"), ("train.lr", "true"), ("train.lr", "[1]"), ("train.lr", "1e999"),
+            ("train.batch_size", "0"), ("train.batch_size", "1000000000000"), ("train.window", "0"), ("train.window", "33"), ("train.window", "1000000000000"),
+            ("train.betas", "[0.9]"), ("train.betas", "[0.9, 1.0]"), ("train.betas", '["a", "b"]'), ("train.betas", "0.9"), ("train.schedule", "dream"),
+            ("train.ema_decay", "1"), ("train.weight_decay", "-1"), ("train.clip_norm", "-1"), ("train.lr_warmup", "-1"), ("train.continuous", "1.5"),
+            ("train.eval_every", "0"), ("train.checkpoint_every", "0"), ("train.keep_checkpoints", "0"), ("train.seed", "-1"), ("train.seed", "9223372036854775808"),
+            ("model.bottleneck", "gpt"), ("model.bottleneck", "3"), ("model.width", "0"), ("model.width", "1000000000"), ("model.width", "100000"), ("model.depth", "-1"), ("model.depth", "1000000000"),
+            ("model.downsample", "3"), ("model.downsample", "0"), ("model.downsample", "1000000000"), ("model.downsampling", "dream"), ("model.activation", "dream"), ("model.latent_dim", "0"), ("model.latent_dim", "1000000000"),
+            ("model.dilation_growth", "0"), ("model.dilation_growth", "1000000000000"), ("model.causal", "maybe"),
+            ("bottleneck.codebook_size", "0"), ("bottleneck.codebook_size", "1000000000000"), ("bottleneck.codebook_size", "big"), ("bottleneck.codebook_size", "[]"), ("bottleneck.codebook_size", "nan"),
+            ("bottleneck.num_quantizers", "0"), ("bottleneck.num_quantizers", "1000000000"), ("bottleneck.num_quantizers", "1.5"), ("bottleneck.codebook_update", "dream"), ("bottleneck.ema_decay", "2"), ("bottleneck.ema_decay", "nan"),
+            ("bottleneck.quantizer_dropout", "-1"), ("bottleneck.shared_codebook", "maybe"), ("bottleneck.dreams", "1"),
+            ("loss.reconstruction", "dream"), ("loss.velocity", "nan"), ("loss.commitment", "-1"), ("loss.kl", "-1"), ("loss.kl_warmup", "1"), ("loss.columns.dreams", "1"), ("loss.columns.0:99", "1"), ("loss.columns.0:2", "nan"), ("loss.columns", "3"),
+            ("data.val_fraction", "1"), ("data.val_fraction", "-0.1"), ("data.fps", "0"), ("data.dataset", "3"), ("data.seed", "x"),
+            ("dreams.a", "1"), ("train", "1"), ("train.", "1"), (".lr", "1"), ("train.lr.x", "1"),
+        )
+    ],
+    Case("a setting without value", f"{TRAIN} --set train.lr", nothing, 2, ""),
+    Case("an empty setting", f"{TRAIN} --set ''", nothing, 2, ""),
+    Case("a setting of brackets", f"{TRAIN} --set 'train.lr={'[' * 50_000}'", nothing, 2, ""),
+    *[
+        Case(f"the variable {name}={value}", TRAIN, nothing, 2, "", environment={name: value})
+        for name, value in (
+            ("VQTOOL_TRAIN_LR", "fast"), ("VQTOOL_TRAIN_LRR", "1"), ("VQTOOL_TRAIN_STEPS", "1.5"), ("VQTOOL_DREAMS", "1"), ("VQTOOL_TRIAN_LR", "1"), ("VQTOOL_TRAIN_", "1"),
+            ("VQTOOL_THREADS", "0"), ("VQTOOL_THREADS", "x"), ("VQTOOL_DEVICE", "abacus"), ("VQTOOL_BOTTLENECK_DREAMS", "1"), ("VQTOOL_MODEL_BOTTLENECK", "gpt"),
+        )
+    ],
+    Case("a learning rate too high", "train MOTION -o run -q --steps 20 --set train.lr=1e30 --set train.lr_warmup=0 --set model.width=16 --set model.latent_dim=8 --set bottleneck.codebook_size=16", nothing, 77, "", known="v"),
+]
+
+CASES = [*COMMAND_LINES, *OUTPUTS, *PLACES, *BVH, *ARRAYS, *CSV, *FOLDERS, *HDF5, *MOTION, *TOKENS, *TOKENIZERS, *RUNS, *CONFIGS]
+
+
+# Running them
+
+
+def make_good(folder: Path, get: Callable[[str, Path], Path]) -> Good:
+    """The good files; `get` gives the run of a model trained on a motion.h5."""
+    path = folder / "motion.h5"
+    lengths = [0, 1, 3, 40, 41, 64, 65, 130, 200, 260, 33, 76]
+    with create_motion(path, dim=5, fps=30, total_frames=sum(lengths)) as writer:
+        for number, length in enumerate(lengths):
+            writer.append(f"clip_{number:02d}", lively(length, seed=number))
+    run, vae = get("rvq", path), get("vae", path)
+    for model, name in ((run, "tokens.h5"), (vae, "latents.h5")):
+        assert main(["encode", str(model), str(path), "-o", str(folder / name), "-q"]) == 0
+    return Good(path, run, vae, folder / "tokens.h5", folder / "latents.h5")
+
+
+def trained_in(folder: Path) -> Callable[[str, Path], Path]:
+    """Runs of a second or two each."""
+
+    def get(model: str, path: Path) -> Path:
+        from vqtool.nn.trainer import train
+
+        with MotionSet([path]) as clips:
+            train(small_config(model), clips, folder / model, Silent(), device="cpu")
+        return folder / model
+
+    return get
+
+
+@dataclass
+class Measured:
+    """How a case went in a process of its own: `torch` tells whether it was imported."""
+
+    code: int
+    out: str
+    errors: str
+    seconds: float
+    mb: float
+    torch: bool
+
+
+CHILD = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))  # should a case take all of it
+from vqtool.cli import main
+code = main(sys.argv[2:])
+os.write(int(sys.argv[1]), b"t" if "torch" in sys.modules else b"-")
+sys.exit(code)
+"""
+
+
+def run_apart(words: Sequence[str], folder: Path, environment: Mapping[str, str], limit: float = 30) -> Measured:
+    """Type the words in a process of its own; killed after `limit` seconds."""
+    reader, writer = os.pipe()
+    root = Path(__file__).parents[1]
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+        begin = time.monotonic()
+        process = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(writer), *map(os.fsencode, words)],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(root), **environment},
+            stdout=out,
+            stderr=errors,
+            pass_fds=[writer],
+        )
+        os.close(writer)
+        while True:
+            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                break
+            if time.monotonic() - begin > limit:
+                process.kill()
+            time.sleep(0.005)
+        seconds = time.monotonic() - begin
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        errors.seek(0)
+        texts = [opened.read().decode("utf-8", "surrogateescape") for opened in (out, errors)]
+    torch = os.read(reader, 1) != b"-"
+    os.close(reader)
+    return Measured(process.returncode, *texts, seconds, usage.ru_maxrss / 1024, torch)
+
+
+def main_script(chosen: Sequence[str]) -> int:
+    begin = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    begin = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    import_torch = time.monotonic() - begin
+    faults = late = fat = skipped = 0
+    slowest: list[tuple[float, str]] = []
+    fattest: list[tuple[float, str]] = []
+    with tempfile.TemporaryDirectory() as text:
+        place = Path(text)
+        good = make_good(place, trained_in(place))
+        cases = [case for case in CASES if not chosen or any(word in case.name for word in chosen)]
+        for number, case in enumerate(cases):
+            if case.skip:
+                skipped += 1
+                continue
+            folder_ = place / "cases" / str(number)
+            folder_.mkdir(parents=True)
+            case.make(folder_, good)
+            before = listing(folder_)
+            done = run_apart(case.argv(good), folder_, case.environment)
+            wrong_ = fault(case, done.code, done.out, done.errors, before, listing(folder_))
+            seconds = done.seconds - import_torch * done.torch
+            slowest.append((seconds, case.name))
+            fattest.append((done.mb, case.name))
+            marks = ["FAULT"] * bool(wrong_) + ["SLOW"] * (seconds > MAX_SECONDS) + ["FAT"] * (done.mb > MAX_MB)
+            faults, late, fat = faults + bool(wrong_), late + (seconds > MAX_SECONDS), fat + (done.mb > MAX_MB)
+            said = (done.out if case.stdout else done.errors).strip()
+            print(f"{seconds:6.2f} s {done.mb:5.0f} MB {'torch' if done.torch else '     '} {' '.join(marks):<10} {case.name}\n        {done.code} {said[:600].encode('utf-8', 'backslashreplace').decode()}" + (f"\n        {wrong_[:300].encode('utf-8', 'backslashreplace').decode()}" if wrong_ else ""), flush=True)
+            subprocess.run(["rm", "-rf", str(folder_)])
+    print(f"\n{len(cases)} cases: {faults} wrong, {late} over {MAX_SECONDS:g} s, {fat} over {MAX_MB} MB, {skipped} not run here; import torch took {import_torch:.2f} s")
+    print("slowest:", *(f"{seconds:.2f} s {name};" for seconds, name in sorted(slowest)[-5:]))
+    print("fattest:", *(f"{mb:.0f} MB {name};" for mb, name in sorted(fattest)[-5:]))
+    return 1 if faults or late or fat else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main_script(sys.argv[1:]))
