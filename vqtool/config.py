@@ -271,7 +271,7 @@ def _check(config: Config) -> None:
         "model.depth": (model.depth, 64),
         "train.batch_size times train.window": (train.batch_size * train.window, 1 << 24),
         "the longest dilation, model.dilation_growth to the power of model.depth - 1,": (
-            min(model.dilation_growth, 1 << 20) ** max(0, min(model.depth, 64) - 1),
+            min(model.dilation_growth, 1 << 21) ** max(0, min(model.depth, 64) - 1),
             1 << 20,
         ),
     }

@@ -133,7 +133,7 @@ def _check_size(path: Path, dataset: h5py.Dataset) -> None:
     if dataset.id.get_create_plist().get_nfilters():
         chunk = int(np.prod(dataset.chunks, dtype=object)) * dataset.dtype.itemsize
         if chunk > MAX_CHUNK_BYTES:
-            what = f"has compressed chunks of {chunk >> 20:,} MiB; {MAX_CHUNK_BYTES >> 20} are the most: h5repack -l"
+            what = f"has compressed chunks of {chunk >> 20:,} MiB, more than {MAX_CHUNK_BYTES >> 20}; h5repack -l makes others"
             raise DataError(what, file=path, dataset=name)
         size = int(np.prod(dataset.shape, dtype=object)) * dataset.dtype.itemsize
         check_expansion(path, name, size, dataset.id.get_storage_size())

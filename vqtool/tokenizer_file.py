@@ -159,6 +159,8 @@ def _header_fault(file: TokenizerFile) -> str:
     sizes, keys = file.codebook_sizes, file.codebook_keys
     if not (isinstance(file.config, dict) and all(isinstance(section, dict) for section in file.config.values())):
         return "its config is not one of sections"
+    if not isinstance(bottleneck := file.config.get("model", {}).get("bottleneck", ""), str):
+        return f"its bottleneck is {bottleneck!r}"
     if type(file.dim) is not int or file.dim < 1:
         return f"its dim is {file.dim!r}"
     if type(file.fps) not in (int, float) or not 0 < file.fps < math.inf:
