@@ -65,7 +65,17 @@ def test_there_are_hundreds_of_cases_of_every_command_with_names_of_their_own() 
     assert len({case.name for case in CASES}) == len(CASES) > 500
     assert {case.name for case in CASES} >= KNOWN.keys()
     commands = {case.words.split()[0] for case in CASES}
-    assert commands >= {"import", "validate", "stats", "train", "encode", "decode", "export", "inspect-codebook", "evaluate"}
+    assert commands >= {
+        "import",
+        "validate",
+        "stats",
+        "train",
+        "encode",
+        "decode",
+        "export",
+        "inspect-codebook",
+        "evaluate",
+    }
 
 
 @pytest.mark.parametrize("case", params(QUICK))

@@ -35,6 +35,7 @@ from vqtool.skeleton import BvhTemplate, Skeleton
 
 MAX_SHOWN = 80  # characters of a name in a message
 
+
 @dataclass(frozen=True)
 class Caption:
     """What a text says of a clip (its number), or of a part of it in seconds; 0 and 0: all of it."""

@@ -93,7 +93,8 @@ class Config:
 
 SECTIONS = tuple(section.name for section in fields(Config))
 PREFIX = "VQTOOL_"
-MAX_CONFIG_BYTES = 1 << 20
+MAX_CONFIG_BYTES = 1 << 16
+MAX_CONFIG_DOTS = 1 << 12  # tomllib takes time with the square of those in one key
 OTHER_VARIABLES = {"VQTOOL_DEVICE", "VQTOOL_THREADS", "VQTOOL_DEBUG", "VQTOOL_TEST_DATA"}
 
 
@@ -120,6 +121,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         if path.is_dir():
             raise StorageError("cannot be read; it is a folder", file=path) from None
         raise UsageError(error.what, file=path) from None
+    if data.count(b".") > MAX_CONFIG_DOTS:
+        raise UsageError(f"is not TOML of settings: it has more than {MAX_CONFIG_DOTS:,} dots", file=path)
     try:
         found = flatten(tomllib.loads(data.decode("utf-8")), str(path))
     except UnicodeDecodeError as error:
@@ -277,7 +280,9 @@ def _check(config: Config) -> None:
     }
     for key, (value, most) in at_most.items():
         if value > most:
-            raise UsageError(f"{key} is at most {most:,}, not {value:,}" if value < 10**30 else f"{key} is at most {most:,}")
+            raise UsageError(
+                f"{key} is at most {most:,}, not {value:,}" if value < 10**30 else f"{key} is at most {most:,}"
+            )
     at_least_zero: dict[str, float] = {
         "train.lr": train.lr,
         "train.lr_warmup": train.lr_warmup,

@@ -43,7 +43,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
     with opened(path) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise DataError(f"is larger than {limit >> 20:,} MiB, the most that is read of such a file", file=path)
+        raise DataError(f"is larger than {limit:,} bytes, the most that is read of such a file", file=path)
     return data
 
 

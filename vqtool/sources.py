@@ -54,9 +54,8 @@ def find_sources(words: Sequence[str], format: str, on_bad: Callable[[VqtoolErro
     kinds = Counter(found.values())
     if len(kinds) > 1:
         listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        raise UsageError(
-            f"found files of several formats ({listed}); choose with --format {kinds.most_common(1)[0][0]}"
-        )
+        what = f"found files of several formats ({listed}); choose with --format {kinds.most_common(1)[0][0]}"
+        raise UsageError(what, file=words[0] if len(words) == 1 else None)
     base = Path(os.path.commonpath([os.path.abspath(path) for path in bases]))
     sources = [Source(path, _name(path, base), kind) for path, kind in found.items()]
     names: dict[str, Path] = {}
@@ -94,7 +93,7 @@ def _paths(word: str, inside: tuple[Path, ...] = ()) -> Iterator[Path]:
             raise MissingInputError("matches no file", file=word)
         yield from map(Path, matches)
     else:
-        raise MissingInputError("no such file", file=word)
+        raise MissingInputError("no such file" + (f"; {inside[-1]} lists it" if inside else ""), file=word)
 
 
 def _list(path: Path) -> list[str]:

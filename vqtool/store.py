@@ -133,8 +133,8 @@ def _check_size(path: Path, dataset: h5py.Dataset) -> None:
     if dataset.id.get_create_plist().get_nfilters():
         chunk = int(np.prod(dataset.chunks, dtype=object)) * dataset.dtype.itemsize
         if chunk > MAX_CHUNK_BYTES:
-            what = f"has compressed chunks of {chunk >> 20:,} MiB, more than {MAX_CHUNK_BYTES >> 20}; h5repack -l makes others"
-            raise DataError(what, file=path, dataset=name)
+            what = f"has compressed chunks of {chunk >> 20:,} MiB, more than {MAX_CHUNK_BYTES >> 20}"
+            raise DataError(f"{what}; h5repack -l makes others", file=path, dataset=name)
         size = int(np.prod(dataset.shape, dtype=object)) * dataset.dtype.itemsize
         check_expansion(path, name, size, dataset.id.get_storage_size())
 
@@ -237,6 +237,7 @@ class DatasetFile:
         for dataset in walk(path, self._h5):
             name = dataset.name.lstrip("/")
             if pattern is not None and not _matches(name, pattern):
+                others.append(f"{name} ({_described(dataset)})")
                 continue
             if not has_numbers(dataset) or not _is_clip(dataset.shape):
                 others.append(f"{name} ({_described(dataset)})")

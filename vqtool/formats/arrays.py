@@ -37,7 +37,7 @@ DAMAGE = (
     RecursionError,
     MemoryError,
 )
-REASONS = "damaged, cut off, or of Python objects; save it again as numbers"
+REASONS = "damaged, cut off, or of another kind; save it again as numbers"
 RATES = ("fps", "framerate", "frame_rate", "mocap_framerate", "mocap_frame_rate")  # scalars of an npz
 
 
@@ -69,11 +69,13 @@ def load_npy(path: Path) -> np.ndarray:
                 raise DataError("is not a npy file; name it .npz", file=path)
             file.seek(0)
             shape, dtype = _header(file)
+            if dtype.hasobject:
+                raise DataError("holds Python objects, which may run code; save it as numbers", file=path)
+            if math.prod(shape) * dtype.itemsize > path.stat().st_size:
+                raise DataError(f"declares {_plain(shape)} {dtype}, but ends before; copy it again", file=path)
             check_columns(path, None, math.prod(shape[1:]))
             if math.prod(shape) * dtype.itemsize > MAX_CLIP_BYTES:
                 raise DataError(f"is larger than {MAX_CLIP_BYTES >> 30} GiB; cut it into clips", file=path)
-            if math.prod(shape) * dtype.itemsize > path.stat().st_size:
-                raise DataError(f"declares {_plain(shape)} {dtype}, but ends before; copy it again", file=path)
             file.seek(0)
             return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
     except DAMAGE as error:
@@ -91,7 +93,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def _plain(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "scalar"
+    return "x".join(map(str, shape))[:80] or "scalar"
 
 
 def write_npy(folder: Path, motion: MotionSet, clips: Sequence[int], stems: Sequence[str]) -> None:
@@ -109,6 +111,7 @@ def npz_clips(path: Path, name: str, options: ReadOptions) -> Iterator[Clip]:
         fps = frame_rate(arrays, path)
         keys = [key for key, shape in arrays.items() if len(shape) in (2, 3)]
         listed = [f"{key} ({_plain(shape)})" for key, shape in arrays.items()]
+        listed += [f"{key} (Python objects)" for key in arrays.objects]
     keys = [key for key in keys if options.dataset is None or fnmatchcase(key, options.dataset)]
     if not keys:
         which = f" that matches --dataset {options.dataset!r}" if options.dataset is not None else ""
@@ -130,17 +133,20 @@ class Arrays(Mapping[str, tuple[int, ...]]):
 
     def __init__(self, path: Path, file: zipfile.ZipFile) -> None:
         self._path, self._file = path, file
-        self._shapes = {
+        shapes = {
             info.filename.removesuffix(".npy"): self._shape(info)
             for info in file.infolist()
             if info.filename.endswith(".npy")
         }
+        self.objects = [key for key, shape in shapes.items() if shape is None]
+        self._shapes = {key: shape for key, shape in shapes.items() if shape is not None}
 
-    def _shape(self, info: zipfile.ZipInfo) -> tuple[int, ...]:
+    def _shape(self, info: zipfile.ZipInfo) -> tuple[int, ...] | None:
+        """Of an array of Python objects None."""
         with self._file.open(info) as file:
             shape, dtype = _header(file)
         if dtype.hasobject:
-            return ()
+            return None
         size = math.prod(shape) * dtype.itemsize
         name = info.filename.removesuffix(".npy")
         if size > info.file_size:

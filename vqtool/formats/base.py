@@ -113,9 +113,7 @@ def number_rows(
             raise DataError(f"line {line}: is longer than {BLOCK_BYTES:,} bytes; the file is damaged")
         if not block.isspace():
             try:
-                values = np.loadtxt(
-                    io.BytesIO(block), comments=None, delimiter=delimiter, ndmin=2, encoding="latin-1"
-                )
+                values = np.loadtxt(io.BytesIO(block), comments=None, delimiter=delimiter, ndmin=2, encoding="latin-1")
             except ValueError:
                 values = np.zeros((0, 0))
             if values.shape[1] != columns or not (largest == math.inf or (np.abs(values) < largest).all()):
@@ -135,7 +133,8 @@ def _bad_row(
     for number, text in enumerate(lines, start=first_line):
         words = text.split(delimiter)
         if text.strip() and len(words) != columns:
-            end = "; was the file cut short?" if last and number == first_line + len(lines) - 1 else ""
+            short = last and number == first_line + len(lines) - 1 and len(words) < columns
+            end = "; was the file cut short?" if short else ""
             return DataError(f"line {number}: has {len(words)} numbers, but {why} {columns}{end}")
         for word in words if text.strip() else []:
             try:

@@ -63,7 +63,10 @@ def read_csv(path: Path) -> Recording:
     if names is not None and names[0].lower() in TIMES and values.shape[1] > 1:
         steps = np.diff(values[:, 0])
         if not (steps > 0).all():
-            raise DataError(f"its times do not rise from row {int(np.argmin(steps > 0)) + 1} to the next; sort or mend it", file=path)
+            raise DataError(
+                f"its times do not rise from row {int(np.argmin(steps > 0)) + 1} to the next; sort or mend it",
+                file=path,
+            )
         if len(steps):
             rate = 1 / float(np.median(steps))
             fps = float(round(rate)) if abs(rate - round(rate)) < 1e-3 * rate else rate

@@ -33,7 +33,9 @@ def hdf5_clips(path: Path, name: str, options: ReadOptions) -> Iterator[Clip]:
     with open_hdf5(path) as file:
         kind = attribute(file, "format")
     if isinstance(kind, str) and kind.startswith("vqtool."):
-        what = "train and encode take it as it is" if kind == "vqtool.motion" else "make motion of it with vqtool decode"
+        what = (
+            "train and encode take it as it is" if kind == "vqtool.motion" else "make motion of it with vqtool decode"
+        )
         raise DataError(f"is a {kind} file already; {what}", file=path)
     source = DatasetFile(path, options.dataset)
     try:

@@ -140,7 +140,9 @@ def write_humanml3d(folder: Path, motion: MotionSet, clips: Sequence[int], stems
         what = f"has layout {motion.layout}, not the features that this format holds; use --format npy"
         raise UsageError(what, file=motion.paths[0])
     if not column_groups(motion.layout, motion.dim):
-        raise DataError(f"has layout {motion.layout}, but {motion.dim} columns are those of no joints", file=motion.paths[0])
+        raise DataError(
+            f"has layout {motion.layout}, but {motion.dim} columns are those of no joints", file=motion.paths[0]
+        )
     for clip, stem in zip(clips, stems, strict=True):
         np.save(clip_file(folder / VECTORS, stem, ".npy"), motion.read_all(clip))
     along = motion.companions.select(clips)
