@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +22,10 @@ from safetensors.numpy import save as save_tensors
 
 import vqtool
 from vqtool.companions import skeleton_difference
-from vqtool.errors import DataError, MismatchError, MissingInputError, StorageError
+from vqtool.config import build_config, flatten
+from vqtool.errors import DataError, MismatchError, MissingInputError, UsageError
 from vqtool.publish import publish_bytes
+from vqtool.reading import opened
 from vqtool.skeleton import Skeleton
 
 if TYPE_CHECKING:
@@ -136,20 +139,16 @@ def pack(tensors: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> bytes:
 
 def unpack(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Tensors and header of a file that `pack` made; DataError where it is damaged, flipped bits included."""
-    try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
-            raise DataError("is not a file; name a tokenizer.safetensors", file=path)
-        with path.open("rb") as file:
-            start = file.read(8)
-            size = int.from_bytes(start, "little")
-            # Before the rest is read: it may be a large file of another kind.
-            if not 2 <= size <= min(MAX_HEADER, path.stat().st_size - 8):
-                raise DataError("is not a vqtool safetensors file, or is damaged", file=path)
-            data = start + file.read()
-    except FileNotFoundError:
-        raise MissingInputError("no such file", file=path) from None
-    except OSError as error:
-        raise StorageError(f"cannot be read ({error.strerror})", file=path) from error
+    with opened(path) as file:
+        start = file.read(8)
+        size = int.from_bytes(start, "little")
+        # Before the rest is read: it may be a large file of another kind.
+        if not 2 <= size <= min(MAX_HEADER, path.stat().st_size - 8):
+            raise DataError("is not a vqtool safetensors file, or is damaged", file=path)
+        head = file.read(size)
+        if b'"vqtool"' not in head:
+            raise DataError("is not a vqtool safetensors file, or is damaged", file=path)
+        data = start + head + file.read()
     try:
         header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["vqtool"])
         tensors = dict(load_tensors(data))
@@ -190,4 +189,62 @@ def read_tokenizer(run: Path) -> TokenizerFile:
             raise DataError("does not match its tokenizer_id: it was edited; use the file as trained", file=path)
     except (KeyError, TypeError) as error:
         raise DataError("its header is incomplete; the file is damaged", file=path) from error
+    if fault := _header_fault(found):
+        raise DataError(f"{fault}; the file was edited, use it as trained", file=path)
     return found
+
+
+def _header_fault(file: TokenizerFile) -> str:
+    """What in a header cannot be, "" if all can."""
+    sizes, keys = file.codebook_sizes, file.codebook_keys
+    if not (isinstance(file.config, dict) and all(isinstance(section, dict) for section in file.config.values())):
+        return "its config is not one of sections"
+    if not isinstance(bottleneck := file.config.get("model", {}).get("bottleneck", ""), str):
+        return f"its bottleneck is {bottleneck!r}"
+    if type(file.dim) is not int or file.dim < 1:
+        return f"its dim is {file.dim!r}"
+    if type(file.fps) not in (int, float) or not 0 < file.fps < math.inf:
+        return f"its fps is {file.fps!r}"
+    if not isinstance(file.layout, str):
+        return f"its layout is {file.layout!r}"
+    if type(file.downsample) is not int or file.downsample not in (1, 2, 4, 8):
+        return f"its downsample is {file.downsample!r}"
+    if not isinstance(sizes, list) or not all(type(size) is int and 0 < size < 2**32 for size in sizes):
+        return f"its codebook_sizes are {sizes!r}"
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        return f"its codebook_keys are {keys!r}"
+    return ""
+
+
+def check_tokenizer(file: TokenizerFile) -> None:
+    """DataError where config, codebooks and weights cannot work together, before a model is made of them."""
+    fault = _model_fault(file)
+    if fault:
+        raise DataError(f"{fault}; the file was edited, use it as trained", file=file.path)
+
+
+def _model_fault(file: TokenizerFile) -> str:
+    try:
+        config = build_config(flatten(file.config, "config"))
+    except UsageError as error:
+        return f"its config cannot be used, or is of a newer vqtool ({error.what})"
+    sizes, keys, weights = file.codebook_sizes, file.codebook_keys, file.tensors
+    for name in ("model.normalizer.mean", "model.normalizer.scale"):
+        if name not in weights or weights[name].shape != (file.dim,):
+            return f"its dim {file.dim} is not that of its statistics"
+    if not (weights["model.normalizer.scale"] > 0).all():
+        return "its statistics have a scale of 0"
+    if file.downsample != config.model.downsample:
+        return f"its downsample {file.downsample} is not that of its config, {config.model.downsample}"
+    layers = config.bottleneck.get("num_quantizers", len(sizes))
+    if bool(sizes) == (config.model.bottleneck == "vae") or (sizes and layers != len(sizes)):
+        return f"its {len(sizes)} codebooks are not those of its config"
+    if len(keys) not in (0, len(sizes)):
+        return f"it names {len(keys)} tensors for {len(sizes)} codebooks"
+    for key, size in zip(keys, sizes, strict=False):
+        if key not in weights or weights[key].shape[:1] != (size,):
+            return f"its codebook {key} does not hold {size:,} codes"
+    for name, value in weights.items():
+        if name.startswith("model.") and value.dtype.kind == "f" and not np.isfinite(value).all():
+            return f"its weights {name} are not finite"
+    return ""

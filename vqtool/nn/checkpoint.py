@@ -19,7 +19,7 @@ from vqtool.errors import DataError, ResumeError, StorageError, UsageError, Vqto
 from vqtool.nn.model import MotionTokenizer, build_model
 from vqtool.publish import publish_folder, remove_folder
 from vqtool.skeleton import Skeleton
-from vqtool.tokenizer_file import TokenizerFile, pack, unpack
+from vqtool.tokenizer_file import TokenizerFile, check_tokenizer, pack, unpack
 
 STATE = "state.safetensors"
 FORMAT = "vqtool.checkpoint"
@@ -64,15 +64,19 @@ def tokenizer_file(
 
 def load_model(file: TokenizerFile) -> MotionTokenizer:
     """The model of a tokenizer file, in eval mode on the CPU; DataError where weights and config do not fit."""
+    check_tokenizer(file)
+    weights = from_numpy(file.tensors, "model.")
+    config = build_config(flatten(file.config, str(file.path)))
     try:
-        model = build_model(build_config(flatten(file.config, str(file.path))), file.dim)
+        with torch.device("meta"):  # nothing is allocated before the sizes are known to fit
+            wanted = {name: tensor.shape for name, tensor in build_model(config, file.dim).state_dict().items()}
     except UsageError as error:
-        what = f"its config is not one that this vqtool knows ({error}); update vqtool"
+        what = f"its config is not one that this vqtool knows ({error.what}); update vqtool"
         raise DataError(what, file=file.path) from error
-    try:
-        model.load_state_dict(from_numpy(file.tensors, "model."))
-    except RuntimeError as error:
-        raise DataError("its weights do not fit its config; the file was edited", file=file.path) from error
+    if wanted != {name: tensor.shape for name, tensor in weights.items()}:
+        raise DataError("its weights do not fit its config; the file was edited", file=file.path)
+    model = build_model(config, file.dim)
+    model.load_state_dict(weights)
     return model.eval()
 
 
