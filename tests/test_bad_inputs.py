@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer.main
 from bad_inputs import (
@@ -16,6 +17,7 @@ from bad_inputs import (
     Case,
     Good,
     fault,
+    h5,
     importing_torch,
     listing,
     make_good,
@@ -24,6 +26,8 @@ from bad_inputs import (
 )
 
 from vqtool.cli import main
+from vqtool.errors import DataError
+from vqtool.formats import base
 
 Trained = Callable[[str], Path]
 QUICK = [case for case in CASES if not case.apart and case.name not in KNOWN]
@@ -91,6 +95,36 @@ def test_a_bad_input_is_one_clear_line(
     code = main(case.argv(good))
     captured = capsys.readouterr()
     assert fault(case, code, captured.out, captured.err, before, listing(tmp_path)) == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1 2\n", "1 2", "\n1 2\n\n3 4\n", "10 20\n" * 99, "  1 2\n" * 50 + "\n" * 40 + "3 4"]
+)
+@pytest.mark.parametrize("block", [8, 9, 16, 1000])
+def test_rows_read_in_blocks_are_those_of_the_whole(text: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "BLOCK_BYTES", block)
+    expected = np.array([float(word) for word in text.split()]).reshape(-1, 2)
+    np.testing.assert_array_equal(base.number_rows(text.encode(), line=1, columns=2, why="there are"), expected)
+
+
+@pytest.mark.parametrize("where", [0, 1, 50, 98])
+def test_a_bad_row_is_named_by_its_line_in_whatever_block(where: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "BLOCK_BYTES", 16)
+    lines = ["1 2"] * 99
+    lines[where] = "1 x"
+    with pytest.raises(DataError, match=f"^line {where + 7}: 'x' is not a number"):
+        base.number_rows("\n".join(lines).encode(), line=7, columns=2, why="there are")
+
+
+def test_small_data_may_shrink_as_far_as_it_likes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    h5("still.h5", lambda file: file.create_dataset("a", data=np.zeros((100_000, 20)), compression="gzip"))(
+        tmp_path, None
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["stats", "still.h5", "--fps", "30"]) == 0
+    assert "100,000 at 30 fps" in capsys.readouterr().out
 
 
 @pytest.mark.slow

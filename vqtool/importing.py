@@ -203,6 +203,7 @@ def _of_body(motion: SkeletonMotion, options: ImportOptions) -> _Frames:
 
 
 def _of_array(rows: np.ndarray, recording: Recording, options: ImportOptions) -> _Frames:
+    _float32(rows)  # refuses NaN and infinity before numpy warns of what comes of them
     layout, fps = recording.layout, options.fps if recording.fps is None else recording.fps
     if fps is None:
         raise UsageError("says no frame rate; add --fps, for example --fps 30")

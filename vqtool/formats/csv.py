@@ -5,6 +5,7 @@ A first column called time, timestamp or t, in seconds, is not motion: it gives 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -42,9 +43,10 @@ def read_csv(path: Path) -> Recording:
         raise DataError(f"line {line}: holds a NUL; is this another kind of file, or UTF-16?", file=path)
     if not data.strip():
         raise DataError("is empty", file=path)
-    first, _, body = data.partition(b"\n")
+    line = 1 + len(data) - len(data.lstrip(b"\n"))
+    first, _, body = data[line - 1 :].partition(b"\n")
     if len(first) > BLOCK_BYTES:
-        raise DataError(f"line 1: is longer than {BLOCK_BYTES:,} bytes; the file is damaged", file=path)
+        raise DataError(f"line {line}: is longer than {BLOCK_BYTES:,} bytes; the file is damaged", file=path)
     head = first.decode("utf-8-sig", "replace")
     delimiter = _delimiter(head)
     names = None if _numbers(head, delimiter) is not None else [word.strip() for word in head.split(delimiter)]
@@ -52,24 +54,24 @@ def read_csv(path: Path) -> Recording:
     try:
         values = number_rows(
             head.encode() + b"\n" + body if names is None else body,
-            line=1 if names is None else 2,
+            line=line if names is None else line + 1,
             columns=columns,
-            why="line 1 has",
+            why=f"line {line} has",
             delimiter=delimiter,
         )
     except DataError as error:
         raise DataError(error.what, file=path) from None
     fps = None
     if names is not None and names[0].lower() in TIMES and values.shape[1] > 1:
-        steps = np.diff(values[:, 0])
-        if not (steps > 0).all():
-            raise DataError(
-                f"its times do not rise from row {int(np.argmin(steps > 0)) + 1} to the next; sort or mend it",
-                file=path,
-            )
+        with np.errstate(invalid="ignore", over="ignore"):
+            steps = np.diff(values[:, 0])
+        rising = (steps > 0) & (steps < math.inf)
+        if not rising.all():
+            what = f"its times do not rise from row {int(np.argmin(rising)) + 1} to the next; sort or mend it"
+            raise DataError(what, file=path)
         if len(steps):
-            rate = 1 / float(np.median(steps))
-            fps = float(round(rate)) if abs(rate - round(rate)) < 1e-3 * rate else rate
+            fps = 1 / float(np.median(steps))
+            fps = float(round(fps)) if fps < 1e9 and abs(fps - round(fps)) < 1e-3 * fps else fps
         values = values[:, 1:]
     return Recording(values, fps, "raw")
 
