@@ -807,6 +807,8 @@ ARRAYS = [
     Case("npy of nan at the start", IMPORT, npy("bad.npy", wrong(0, 0, np.nan)), 65, r"bad.npy frame 0: column 0 is nan; mend the file or leave it out"),
     Case("npy of nan in the middle", IMPORT, npy("bad.npy", wrong(25, 2, np.nan)), 65, r"bad.npy frame 25: column 2 is nan; mend the file or leave it out"),
     Case("npy of infinity at the end", IMPORT, npy("bad.npy", wrong(49, 4, -np.inf)), 65, r"bad.npy frame 49: column 4 is -inf; mend the file or leave it out"),
+    Case("npy of nan of Python 2", IMPORT, npy_header("bad.npy", "{'descr': '<f8', 'fortran_order': False, 'shape': (1L, 3L)}", np.full(3, np.nan).tobytes()), 65, r"bad.npy frame 0: column 0 is nan; mend the file or leave it out"),
+    Case("npy of a signalling nan", IMPORT, npy("bad.npy", np.full((9, 3), 0x7FF0000000000001).view("f8")), 65, r"bad.npy frame 0: column 0 is nan; mend the file or leave it out"),
     Case("npy beyond float32", IMPORT, npy("bad.npy", wrong(7, 1, 1e300)), 65, r"bad.npy frame 7: column 1 is 1e\+300, which float32 does not hold; mend the file or leave it out"),
     Case("npy without a rate", "import bad.npy -o out.h5", npy("bad.npy", np.ones((9, 3))), 2, r"bad.npy: says no frame rate; add --fps, for example --fps 30"),
     Case("npy that is a npz", IMPORT, zipped("bad.npy", {"a.npy": npy_of(np.ones((9, 3)))}), 65, r"bad.npy: does not begin as npy does: it is damaged or of another format; --format names one"),

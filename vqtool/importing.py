@@ -225,7 +225,7 @@ def _of_array(rows: np.ndarray, recording: Recording, options: ImportOptions) ->
 
 def _float32(rows: np.ndarray) -> np.ndarray:
     """[T, D] float32; DataError at the first number that is not finite."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # a signalling NaN is invalid
         small = rows.astype(np.float32, copy=False)
     finite = np.isfinite(small).all(axis=1)
     if not finite.all():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,7 +78,7 @@ def load_npy(path: Path) -> np.ndarray:
             if math.prod(shape) * dtype.itemsize > MAX_CLIP_BYTES:
                 raise DataError(f"is larger than {MAX_CLIP_BYTES >> 30} GiB; cut it into clips", file=path)
             file.seek(0)
-            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+            return _array(file)
     except DAMAGE as error:
         raise DataError(f"is not a readable npy file ({REASONS})", file=path) from error
 
@@ -86,10 +87,16 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type that a npy file declares."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
+    with warnings.catch_warnings(action="ignore"):  # of files of Python 2, which are read all the same
+        shape, _, dtype = read(file)
     if any(size < 0 for size in shape):
         raise ValueError(shape)
     return tuple(shape), dtype
+
+
+def _array(file: IO[bytes]) -> np.ndarray:
+    with warnings.catch_warnings(action="ignore"):
+        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
 def _plain(shape: Sequence[int]) -> str:
@@ -171,7 +178,7 @@ class Arrays(Mapping[str, tuple[int, ...]]):
     def read(self, key: str) -> np.ndarray:
         """One array, whole."""
         with self._file.open(f"{key}.npy") as file:
-            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+            return _array(file)
 
 
 @contextmanager
