@@ -71,6 +71,7 @@ class Seed:
     data: bytes
     hot: Regions
     ours: bool = False
+    sums: Regions = dataclasses.field(default_factory=list)  # what HDF5's checksums cover, each before its checksum
 
 
 # ---- valid files
@@ -227,6 +228,45 @@ def metadata(path: Path) -> Regions:
     return hot
 
 
+SIGNATURES = rb"OHDR|OCHK|BTHD|BTIN|BTLF|FRHP|FADB|FAHD|EAHD|EAIB|EASB|EADB"
+
+
+def forged_seeds(folder: Path) -> Iterator[Seed]:
+    """Files whose checksums are made right again after each change, as a forger would."""
+    for seed in hdf5_seeds(folder):
+        if "latest" in seed.name:
+            starts = [0, *(found.start() for found in re.finditer(SIGNATURES, seed.data))]
+            sums = [block for start in starts if (block := _summed(seed.data, start)) is not None]
+            yield dataclasses.replace(seed, hot=sums, sums=sums)
+
+
+def _summed(data: bytes, start: int) -> tuple[int, int] | None:
+    """The block that begins at `start`, up to its checksum: wherever that is right."""
+    for stop in range(start + 8, min(start + 600, len(data) - 3)):
+        if data[stop : stop + 4] == lookup3(data[start:stop]):
+            return start, stop
+    return None
+
+
+def lookup3(data: bytes) -> bytes:
+    """Bob Jenkins' hash (hashlittle), the checksum of HDF5's metadata, as its four bytes."""
+    mask = 0xFFFFFFFF
+
+    def turn(value: int, bits: int) -> int:
+        return (value << bits | value >> (32 - bits)) & mask
+
+    a = b = c = 0xDEADBEEF + len(data) & mask
+    last = (len(data) - 1) // 12
+    for number in range(last + 1):
+        x, y, z = struct.unpack("<III", data[12 * number : 12 * number + 12].ljust(12, b"\0"))
+        a, b, c = a + x & mask, b + y & mask, c + z & mask
+        for bits in (4, 6, 8, 16, 19, 4) if number < last else ():
+            a, b, c = b, b + c & mask, (a - c & mask) ^ turn(c, bits)
+    for bits in (14, 11, 25, 16, 4, 14, 24):
+        a, b, c = b, (b ^ c) - turn(b, bits) & mask, a
+    return struct.pack("<I", b)
+
+
 def tokenizer() -> TokenizerFile:
     rng = np.random.default_rng(4)
     return TokenizerFile(
@@ -317,6 +357,9 @@ def mutate(chance: random.Random, seed: Seed, words: list[bytes]) -> tuple[bytes
         done.append(_change(chance, data, seed, words))
         if not data:
             break
+    if len(data) == len(seed.data):
+        for start, stop in seed.sums:
+            data[stop : stop + 4] = lookup3(data[start:stop])
     return bytes(data), done
 
 
@@ -511,8 +554,10 @@ READERS: dict[str, list[Callable[[Path], str | None]]] = {
     "npz": [read_formats],
     "csv": [read_formats],
 }
+READERS["forged"] = READERS["hdf5"]
 SEEDS: dict[str, Callable[[Path], Iterator[Seed]]] = {
     "hdf5": hdf5_seeds,
+    "forged": forged_seeds,
     "safetensors": safetensors_seeds,
     "bvh": bvh_seeds,
     "toml": toml_seeds,

@@ -309,6 +309,18 @@ def test_a_chunk_that_unpacks_to_more_than_it_declares_is_met_by_the_probe(
         MotionSet([path])
 
 
+def test_a_flipped_bit_in_the_index_of_chunks_is_met_by_the_probe(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        file.create_dataset("g/x", data=np.ones((50, 6), "f4"), maxshape=(None, None))
+    data = bytearray(path.read_bytes())
+    at = [found for found in range(len(data)) if data[found : found + 4] == b"BTHD"]
+    data[at[-1] + 8] ^= 1  # H5Oget_info then closes a tree that it could not open
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"f\.h5:/g: crashes HDF5 \(SIGSEGV\)|cannot be listed"):
+        MotionSet([path], fps=30)
+
+
 def test_a_heap_of_texts_that_never_ends_is_met_by_the_probe(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with h5py.File(path, "r+") as file:
         file.attrs["about"] = "text of variable length"
