@@ -414,9 +414,9 @@ def test_an_unknown_option_is_refused_with_the_options_there_are(name: str) -> N
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("rvq", {"num_quantizers": 0}, "codebook_size 512 does not give 0 layers"),
+        ("rvq", {"num_quantizers": 0}, "num_quantizers is from 1 to 64, not 0"),
         ("rvq", {"num_quantizers": 3, "codebook_size": [8, 8]}, "does not give 3 layers"),
-        ("vq", {"codebook_size": 0}, "at least one code"),
+        ("vq", {"codebook_size": 0}, "layers of 1 to 1,048,576 codes"),
         ("vq", {"codebook_update": "adam"}, "'ema' or 'gradient', not 'adam'"),
         ("rvq", {"num_quantizers": 2, "codebook_size": [8, 4], "shared_codebook": True}, "a shared codebook has one"),
         ("fsq", {"codebook_size": 500}, "no FSQ levels for codebook_size 500"),

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from vqtool.codebook import NearestPair, Transitions, count_codes, entropy, nearest_pairs, perplexity
-from vqtool.errors import DataError, MissingInputError, StorageError
+from vqtool.errors import DataError
 from vqtool.hdf5 import attribute, open_hdf5
+from vqtool.reading import first_bytes
 from vqtool.tokenizer_file import TokenizerFile, read_tokenizer
 from vqtool.tokens import TokenSet
 
@@ -377,13 +378,7 @@ def inspect(path: Path) -> CodebookReport | LatentReport:
     """
     if path.is_dir():
         return inspect_run(read_tokenizer(path))
-    try:
-        with path.open("rb") as file:
-            head = file.read(9)
-    except FileNotFoundError:
-        raise MissingInputError("no such file or folder", file=path) from None
-    except OSError as error:
-        raise StorageError(f"cannot be read ({error.strerror})", file=path) from error
+    head = first_bytes(path, 9)
     if head[8:] == b"{":  # safetensors: eight bytes of length, then JSON
         return inspect_run(read_tokenizer(path))
     if not head.startswith(b"\x89HDF\r\n\x1a\n"):
@@ -470,6 +465,8 @@ def inspect_run(tokenizer: TokenizerFile) -> CodebookReport | LatentReport:
             kl, variance = (tensors[f"usage.{name}"].astype(np.float64) for name in ("kl", "variance"))
             if kl.ndim != 1 or kl.shape != variance.shape:
                 raise DataError("its usage tensors differ in shape; the file is damaged", file=path)
+            if not np.isfinite([kl, variance]).all():
+                raise DataError("its usage tensors are not finite; the run diverged, so train again", file=path)
             return LatentReport(source, None, variance, kl)
         counts = [tensors[f"usage.counts.{layer}"] for layer in range(len(tokenizer.codebook_sizes))]
         codebooks = [tensors[key] for key in tokenizer.codebook_keys]

@@ -100,6 +100,20 @@ class TokenizerFile:
         if mine != theirs:
             what = f"was made by tokenizer {theirs[:12]}, not by {self.path} ({mine[:12]})"
             raise MismatchError(f"{what}; name the run that encoded it", file=tokens.path)
+        header = tokens.header
+        mine_of = {"dim": self.dim, "fps": self.fps, "downsample": self.downsample, "layout": self.layout}
+        for name, value in mine_of.items():
+            if getattr(header, name) != value:
+                what = f"says {name} {getattr(header, name)}, but its tokenizer has {value}; the file was edited"
+                raise MismatchError(what, file=tokens.path)
+        sizes = list(header.codebook_sizes)
+        if tokens.is_latents == bool(self.codebook_sizes) or sizes != self.codebook_sizes[: len(sizes)]:
+            what = f"says codebook sizes {sizes}, but its tokenizer has {self.codebook_sizes}; the file was edited"
+            raise MismatchError(what, file=tokens.path)
+        latent_dim = len(self.tensors["model.bottleneck.to_moments.bias"]) // 2 if tokens.is_latents else None
+        if tokens.is_latents and tokens.width != latent_dim:
+            what = f"has {tokens.width} latent dimensions, but its tokenizer {latent_dim}; the file was edited"
+            raise MismatchError(what, file=tokens.path)
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write the file whole or not at all."""

@@ -21,6 +21,8 @@ from vqtool.flat import FlatReader, FlatWriter
 from vqtool.hdf5 import attribute, open_hdf5
 from vqtool.publish import publish
 
+MAX_LATENT = 1e5  # a log-variance is at most 20, and a mean of more means that the run diverged
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -188,6 +190,8 @@ class TokenSet:
         lengths = -(-self.num_frames // header.downsample)
         if len(lengths) != len(self.names) or (self.num_frames < 0).any() or (np.diff(self.offsets) != lengths).any():
             raise DataError("does not fit the tokens; the file is damaged", file=self.path, dataset="num_frames")
+        if self.is_latents and flat.rows["logvar"].shape != flat.rows["mean"].shape:
+            raise DataError("differs in shape from mean; the file is damaged", file=self.path, dataset="logvar")
         if not self.is_latents and flat.rows["codes"].dtype.kind != "u":
             raise DataError("does not hold unsigned integers; the file is damaged", file=self.path, dataset="codes")
         if not self.is_latents and not 0 < len(header.codebook_sizes) == self.width:
@@ -259,10 +263,25 @@ class TokenSet:
         """Compare the whole file with its SHA-256; DataError when a bit has changed."""
         self._flat.verify()
 
+    def check_latents(self) -> None:
+        """DataError naming clip and token at the first latent that is not finite, or too large to decode."""
+        for name in ("mean", "logvar"):
+            first = 0
+            for block in self.hashed_blocks(name):
+                good = (np.abs(block) < MAX_LATENT).all(axis=1)  # False for NaN
+                if not good.all():
+                    row = first + int(np.argmin(good))
+                    clip = int(np.searchsorted(self.offsets, row, side="right")) - 1
+                    what = f"token {row - int(self.offsets[clip])} is not finite, or huge; encode again"
+                    raise DataError(what, file=self.path, dataset=name, clip=self.names[clip])
+                first += len(block)
+
     def check(self) -> None:
-        """`check_codes` and `verify` in one pass, and only once."""
+        """`check_codes` or `check_latents`, and `verify`, in one pass and only once."""
         if not self._checked:
-            if not self.is_latents:
+            if self.is_latents:
+                self.check_latents()
+            else:
                 self.check_codes()
             self.verify()
             self._checked = True

@@ -25,11 +25,11 @@ from vqtool.cli.options import (
 
 def decode(
     run: Run,
-    tokens: Annotated[Path, typer.Argument(help="tokens.h5 or latents.h5 that this run encoded.")],
+    tokens: Annotated[Path, typer.Argument(help="tokens.h5 or latents.h5 that this run encoded.", readable=False)],
     output: Output,
     num_quantizers: Layers = None,
     sample: Annotated[bool, typer.Option("--sample", help="Of a VAE: draw from the posterior, not its mean.")] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of --sample.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of --sample.")] = 0,
     force: Force = False,
     device: Device = "auto",
     threads: Threads = None,

@@ -45,6 +45,7 @@ def evaluate(
 
     Example: vqtool evaluate runs/imu sample_data/wrist_imu.h5 --split test
     """
+    from vqtool.errors import DataError
     from vqtool.store import MotionSet
     from vqtool.tokenizer_file import read_tokenizer
 
@@ -52,6 +53,8 @@ def evaluate(
     with MotionSet(motion, dataset=dataset, fps=fps) as clips:
         tokenizer.check_motion(clips)
         chosen = clips.select(split)
+        if not clips.lengths[chosen].sum():
+            raise DataError("has no frames to evaluate", file=clips.paths[0])
         clips.verify()
         for clip in chosen:
             clips.check(clip)

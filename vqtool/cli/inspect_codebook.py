@@ -12,7 +12,9 @@ def inspect_codebook(
     path: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN|TOKENS", help="A run (its folder or tokenizer.safetensors), a tokens.h5 or a latents.h5."
+            metavar="RUN|TOKENS",
+            readable=False,
+            help="A run (its folder or tokenizer.safetensors), a tokens.h5 or a latents.h5.",
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,

@@ -16,8 +16,10 @@ from vqtool import signals
 if TYPE_CHECKING:
     from vqtool.nn.evaluation import Evaluation
 
-Run = Annotated[Path, typer.Argument(help="A run folder of vqtool train, or its tokenizer.safetensors.")]
-Motions = Annotated[list[Path], typer.Argument(help="motion.h5, or any HDF5 file of [T, D] datasets.")]
+Run = Annotated[
+    Path, typer.Argument(help="A run folder of vqtool train, or its tokenizer.safetensors.", readable=False)
+]
+Motions = Annotated[list[Path], typer.Argument(help="motion.h5, or any HDF5 file of [T, D] datasets.", readable=False)]
 Output = Annotated[Path, typer.Option("-o", "--output", help="The file to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 Dataset = Annotated[
@@ -27,7 +29,8 @@ Fps = Annotated[float | None, typer.Option("--fps", help="Frames a second, where
 Split = Annotated[str | None, typer.Option("--split", help="Only the clips of this split: train, val or test.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.", envvar="VQTOOL_DEVICE")]
 Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads (all by default).", envvar="VQTOOL_THREADS")
+    int | None,
+    typer.Option("--threads", min=1, max=4096, help="CPU threads (all by default).", envvar="VQTOOL_THREADS"),
 ]
 Numerics = Annotated[
     str,

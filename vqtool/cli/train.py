@@ -36,7 +36,7 @@ def train(
     output: Annotated[Path, typer.Option("-o", "--output", help="The run folder to make.")],
     model: Annotated[str | None, typer.Option("--model", help="vae, vq, rvq or fsq.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Training steps.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="Settings from a TOML file.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="Settings from a TOML file.", readable=False)] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, as train.lr=1e-3; repeatable.")
     ] = None,

@@ -163,8 +163,12 @@ def optimizer_state(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], state: Mapping[str, Tensor]) -> None:
     """Put back what `optimizer_state` gave."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     per_parameter: dict[int, dict[str, Any]] = {}
     for key, value in state.items():
         name, _, moment = key.rpartition(".")
+        shape = parameters[names.index(name)].shape
+        if value.shape not in (shape, ()):
+            raise ValueError(f"{key} has the shape {list(value.shape)}, not {list(shape)}")
         per_parameter.setdefault(names.index(name), {})[moment] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": per_parameter})

@@ -8,7 +8,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -396,17 +396,36 @@ class _Training:
             self.step, state, warnings = found
             for warning in warnings:
                 self._warn(warning)
-            if not np.array_equal(state["data_digest"], self.data_digest):
-                raise ResumeError("the motion is not what this run was begun with; give the same files", file=self.run)
-            self.model.load_state_dict(from_numpy(state, "model."))
-            self.smooth.load_state_dict(from_numpy(state, "model.") | from_numpy(state, "smooth."))
-            restore_optimizer(self.optimizer, self.names, from_numpy(state, "optimizer."))
+            try:
+                if not np.array_equal(state["data_digest"], self.data_digest):
+                    what = "the motion is not what this run was begun with; give the same files"
+                    raise ResumeError(what, file=self.run)
+                self.model.load_state_dict(from_numpy(state, "model."))
+                self.smooth.load_state_dict(from_numpy(state, "model.") | from_numpy(state, "smooth."))
+                restore_optimizer(self.optimizer, self.names, from_numpy(state, "optimizer."))
+            except (KeyError, ValueError, RuntimeError) as error:
+                what = "does not fit this run; it was edited, so begin anew with --force"
+                raise DataError(what, file=self.run / "checkpoints" / f"step-{self.step:06d}") from error
             self.report.note(f"going on from step {self.step}")
         if metrics.exists():
-            lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
-            publish_bytes(metrics, "".join(kept).encode(), force=True)
-            self.evaluated = max((line["step"] for line in map(json.loads, kept) if line["split"] == "val"), default=0)
+            kept = [(line, record) for line, record in _records(metrics) if record["step"] <= self.step]
+            publish_bytes(metrics, b"".join(line for line, _ in kept), force=True)
+            self.evaluated = max((record["step"] for _, record in kept if record["split"] == "val"), default=0)
+
+
+def _records(metrics: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """The lines of metrics.jsonl and what they say, but one that a kill cut off; DataError for any other text."""
+    for number, line in enumerate(metrics.read_bytes().splitlines(keepends=True), 1):
+        if not line.endswith(b"\n"):
+            return
+        try:
+            record = json.loads(line)
+            if not (isinstance(record["step"], int) and isinstance(record["split"], str)):
+                raise TypeError
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            what = f"line {number} is not one of vqtool; mend the file, or begin anew with --force"
+            raise DataError(what, file=metrics) from error
+        yield line, record
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -16,6 +16,8 @@ from vqtool.nn.bottlenecks.base import Bottleneck, BottleneckOutput, full_precis
 from vqtool.nn.bottlenecks.ema import Codebook
 from vqtool.nn.bottlenecks.nearest import decide, nearest
 
+MAX_LAYERS, MAX_CODES = 64, 1 << 20
+
 
 class ResidualVQ(Bottleneck):
     """Q codebooks, each quantizing what the ones before left over; decoding works from the first q of them.
@@ -44,11 +46,20 @@ class ResidualVQ(Bottleneck):
         shared_codebook: bool = False,
     ) -> None:
         super().__init__(latent_dim)
+        for name, value, low, high in (
+            ("num_quantizers", num_quantizers, 1, MAX_LAYERS),
+            ("ema_decay", ema_decay, 0, 1),
+            ("revive_below", revive_below, 0, 1),
+            ("quantizer_dropout", quantizer_dropout, 0, 1),
+        ):
+            if not low <= value <= high:  # NaN is not
+                raise UsageError(f"{name} is from {low} to {high}, not {value!r}")
+        if not isinstance(shared_codebook, bool):
+            raise UsageError(f"shared_codebook is true or false, not {shared_codebook!r}")
         sizes = [codebook_size] * num_quantizers if isinstance(codebook_size, int) else list(codebook_size)
-        if num_quantizers < 1 or len(sizes) != num_quantizers or min(sizes) < 1:
-            raise UsageError(
-                f"codebook_size {codebook_size} does not give {num_quantizers} layers of at least one code"
-            )
+        if len(sizes) != num_quantizers or min(sizes) < 1 or max(sizes) > MAX_CODES:
+            what = f"codebook_size {codebook_size} does not give {num_quantizers} layers of 1 to {MAX_CODES:,} codes"
+            raise UsageError(what)
         if codebook_update not in ("ema", "gradient"):
             raise UsageError(f"codebook_update is 'ema' or 'gradient', not {codebook_update!r}")
         if shared_codebook and len(set(sizes)) > 1:

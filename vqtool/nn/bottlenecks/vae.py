@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vqtool.errors import UsageError
 from vqtool.nn.bottlenecks.base import Bottleneck, BottleneckOutput, full_precision, masked_mean
+
+MAX_DIM = 1 << 16
 
 
 class GaussianBottleneck(Bottleneck):
@@ -18,6 +21,8 @@ class GaussianBottleneck(Bottleneck):
 
     def __init__(self, latent_dim: int, *, dim: int = 32) -> None:
         super().__init__(latent_dim)
+        if not 1 <= dim <= MAX_DIM:
+            raise UsageError(f"dim is from 1 to {MAX_DIM:,}, not {dim!r}")
         self.dim = dim
         self.to_moments = nn.Linear(latent_dim, 2 * dim)
         self.from_sample = nn.Linear(dim, latent_dim)
