@@ -652,7 +652,7 @@ PLACES = [
     Case("a missing motion to train on", "train none.h5 -o run", nothing, 66, r"none.h5: no such file"),
     Case("a missing run", "encode none MOTION -o out.h5", nothing, 66, r"none: no such file"),
     Case("missing tokens", "decode RUN none.h5 -o out.h5", nothing, 66, r"none.h5: no such file"),
-    Case("nothing to inspect", "inspect-codebook none", nothing, 66, r"none: no such file or folder"),
+    Case("nothing to inspect", "inspect-codebook none", nothing, 66, r"none: no such file"),
     Case("a missing file to import", "import none.bvh -o out.h5", nothing, 66, r"none.bvh: no such file"),
     Case("a glob of nothing", "import 'none/**/*.bvh' -o out.h5", nothing, 66, r"none/\*\*/\*.bvh: matches no file"),
     Case("a missing list", "import @none.txt -o out.h5", nothing, 66, r"none.txt: no such list"),
@@ -992,11 +992,11 @@ HDF5 = [
     Case("HDF5 of chunks never written", STATS_FPS, h5("bad.h5", declared((10**9, 3), chunks=(1000, 3))), 65, r"bad.h5:/a: has parts that were never written; write it again"),
     Case("HDF5 of compressed chunks never written", "import bad.h5 -o out.h5 --fps 30", h5("bad.h5", declared((10**9, 3), chunks=(1000, 3), compression="gzip")), 65, r"bad.h5:/a: has parts that were never written; write it again"),
     Case("HDF5 of 10^18 rows and no columns", STATS_FPS, h5("bad.h5", declared((10**18, 0))), 65, r"bad.h5: its clips have no columns"),
-    Case("HDF5 of no rows and 10^12 columns", STATS_FPS, h5("bad.h5", declared((0, 10**12))), 65, r"bad.h5:/a: has 1,000,000,000,000 columns; motion has at most 1,048,576"),
+    Case("HDF5 of no rows and 10^12 columns", STATS_FPS, h5("bad.h5", declared((0, 10**12))), 65, r"bad.h5:/a: has rows of [\d.]+ GiB; at most 16 MiB are read"),
     Case("HDF5 of no columns", "train bad.h5 -o run --fps 30", h5("bad.h5", {"a": np.ones((9, 0))}), 65, r"bad.h5: its clips have no columns"),
-    Case("gzip bomb of one row", STATS_FPS, h5("bad.h5", gzip_bomb((1, 10**9), (1, 10**8))), 65, r"bad.h5:/a: has 1,000,000,000 columns; motion has at most 1,048,576", apart=True),
-    Case("gzip bomb of one row to import", "import bad.h5 -o out.h5 --fps 30", h5("bad.h5", gzip_bomb((1, 10**9), (1, 10**8))), 65, r"bad.h5:/a: has 1,000,000,000 columns; motion has at most 1,048,576", apart=True),
-    Case("gzip bomb of one chunk", "encode RUN bad.h5 -o out.h5 --fps 30", h5("bad.h5", gzip_bomb((10**8, 5), (10**8, 5))), 65, r"bad.h5:/a: has compressed chunks of 1,907 MiB, more than 128; h5repack -l makes others", apart=True),
+    Case("gzip bomb of one row", STATS_FPS, h5("bad.h5", gzip_bomb((1, 10**9), (1, 10**8))), 65, r"bad.h5:/a: has rows of [\d.]+ GiB; at most 16 MiB are read", apart=True),
+    Case("gzip bomb of one row to import", "import bad.h5 -o out.h5 --fps 30", h5("bad.h5", gzip_bomb((1, 10**9), (1, 10**8))), 65, r"bad.h5:/a: has rows of [\d.]+ GiB; at most 16 MiB are read", apart=True),
+    Case("gzip bomb of one chunk", "encode RUN bad.h5 -o out.h5 --fps 30", h5("bad.h5", gzip_bomb((10**8, 5), (10**8, 5))), 65, r"bad.h5:/a: has chunks of 1.863 GiB; at most 128 MiB are read, so rewrite it \(h5repack\)", apart=True),
     Case("gzip bomb of many rows", "import bad.h5 -o out.h5 --fps 30", h5("bad.h5", gzip_bomb((2 * 10**8, 5), (10**6, 5))), 65, r"bad.h5:/a: would grow from 3,890,600 to 4,000,000,000 bytes, as only zeros do; write it again without compression", apart=True),
     Case("gzip bomb of many rows to validate", "validate bad.h5 --fps 30", h5("bad.h5", gzip_bomb((2 * 10**8, 5), (10**6, 5))), 65, r"bad.h5:/a: would grow from 3,890,600 to 4,000,000,000 bytes, as only zeros do; write it again without compression", apart=True, stdout=True),
     Case(
@@ -1055,8 +1055,8 @@ HDF5 = [
     Case("a file twice to validate", "validate MOTION MOTION --min-frames 0", nothing, 65, r".*motion.h5: clips of the same names are in .*motion.h5: clip_00, clip_01, clip_02, clip_03, clip_04, clip_05, clip_06, clip_07 and 4 more", stdout=True),
     Case("motion of other columns", "encode RUN bad.h5 -o out.h5 --fps 30", h5("bad.h5", {"a": lively(50, 4)}), 76, r"bad.h5: has 4 columns, but the tokenizer was trained on 5 \(layout raw\); encode data of that layout"),
     Case("motion of other columns to evaluate", "evaluate RUN bad.h5 --fps 30", h5("bad.h5", {"a": lively(50, 4)}), 76, r"bad.h5: has 4 columns, but the tokenizer was trained on 5 \(layout raw\); encode data of that layout"),
-    Case("motion of another rate", "encode RUN bad.h5 -o out.h5 --fps 60", h5("bad.h5", {"a": lively(50)}), 76, r"bad.h5: has 60 fps, but the tokenizer was trained at 30; resample it"),
-    Case("motion of another layout", "encode RUN bad.h5 -o out.h5", motion("bad.h5", {"a": lively(50)}, layout="positions"), 76, r"bad.h5: has layout positions, but the tokenizer was trained on raw"),
+    Case("motion of another rate", "encode RUN bad.h5 -o out.h5 --fps 60", h5("bad.h5", {"a": lively(50)}), 76, r"bad.h5: has 60 fps, but the tokenizer was trained at 30; import it with --fps 30"),
+    Case("motion of another layout", "encode RUN bad.h5 -o out.h5", motion("bad.h5", {"a": lively(50)}, layout="positions"), 76, r"bad.h5: has layout positions, but the tokenizer was trained on raw; import it with --layout raw"),
     Case("robomimic without actions", "import bad.h5 -o out.h5 --format robomimic", h5("bad.h5", {"data/demo_0/obs": np.ones((9, 3))}), 65, r"bad.h5: holds no \[T, D\] dataset that matches --dataset 'data/\*/actions', but data/demo_0/obs \(9x3 float64\)"),
 ]
 
@@ -1217,7 +1217,7 @@ TOKENS = [
 
 ENCODE = "encode bad MOTION -o out.h5"
 INSPECT = "inspect-codebook bad"
-EDITED = r"bad: it.*; the file was edited(, use it as trained)?"
+EDITED = r"bad: it.*; (the file was edited(, use it as trained)?|update vqtool)"
 UNFIT: list[tuple[str, Any]] = [  # what a header can say that its weights do not
     ("dim", 10**12),
     ("downsample", 2),
@@ -1312,7 +1312,7 @@ TOKENIZERS = [
             ("codebook_keys", [["a"]] * 3),
         )
     ],
-    *[Case(f"a tokenizer of {path} {value!r}", ENCODE, tokenizer("bad", setting(path, value)), 65, EDITED) for path, value in (("dim", 7), ("config.model.width", 17), ("config.model.depth", 3), ("config.model.downsample", 2), ("config.bottleneck.codebook_size", 17), ("config.bottleneck.num_quantizers", 4), *UNFIT)],
+    *[Case(f"a tokenizer of {path} {value!r}", ENCODE, tokenizer("bad", setting(path, value)), *((76, r".*: has 5 columns, but the tokenizer was trained on .*") if path == "dim" else (65, EDITED))) for path, value in (("dim", 7), ("config.model.width", 17), ("config.model.depth", 3), ("config.model.downsample", 2), ("config.bottleneck.codebook_size", 17), ("config.bottleneck.num_quantizers", 4), *UNFIT)],
     Case("a VAE of a dim of 10^12", "encode bad MOTION -o out.h5", tokenizer("bad", setting("config.bottleneck.dim", 10**12), "VAE"), 65, EDITED, apart=True),
     Case("a tokenizer of a codebook of words", ENCODE, tokenizer("bad", setting("config.bottleneck.codebook_size", "big")), 65, EDITED),
     Case("a tokenizer without a tensor", ENCODE, tokenizer("bad", tensor("model.normalizer.mean", None)), 65, EDITED),
@@ -1390,7 +1390,7 @@ RUNS = [
     Case("resume of a checkpoint without a digest", RESUME, run_folder("RUN", state_changed(lambda state: state.pop("data_digest"))), 65, r"run/checkpoints/step-000040.*: .*"),
     Case("resume of a checkpoint of other shapes", RESUME, run_folder("RUN", state_changed(lambda state: state.update({"model.normalizer.mean": np.ones(3, "f4")}))), 65, r"run/checkpoints/step-000040.*: .*"),
     Case("resume of a checkpoint of another optimizer", RESUME, run_folder("RUN", state_changed(lambda state: state.update({"optimizer.dreams.step": np.ones(3, "f4")}))), 65, r"run/checkpoints/step-000040.*: .*"),
-    Case("resume of checkpoints that are tokenizers", RESUME, run_folder("RUN", lambda run: [path.write_bytes((run / "tokenizer.safetensors").read_bytes()) for path in run.glob("checkpoints/*/*")]), 65, r"run.*: .*checkpoint.*"),
+    Case("resume of checkpoints that are tokenizers", RESUME, run_folder("RUN", lambda run: [path.write_bytes((run / "tokenizer.safetensors").read_bytes()) for path in run.glob("checkpoints/*/*")]), 78, r"run.*: .*checkpoint.*"),
 ]
 
 TRAIN = "train MOTION -o run -q --set train.steps=2 --set model.width=16 --set model.latent_dim=8"
@@ -1542,80 +1542,6 @@ CONFIGS = [
 ]
 # fmt: on
 
-# What is to be mended elsewhere: the case fails until then.
-TRAINER = "nn/trainer.py and nn/checkpoint.py trust what a run folder holds"
-LOADING = "nn/checkpoint.py:load_tokenizer does not call check_tokenizer, nor compare shapes before it allocates"
-BOTTLENECKS = "the constructors in nn/bottlenecks do not check their options"
-DECODING = "nn/files.py:decode_file does not check latents, or the header of tokens"
-READING = "flat.py and hdf5.py take what a file declares, however large"
-KNOWN: dict[str, str] = {
-    "a seed too large": "cli/decode.py has no upper bound for --seed",
-    "too many threads": "cli/options.py has no upper bound for --threads",
-    "a pipe as what to inspect": "inspection.py:inspect opens whatever it is",
-    "a socket as what to inspect": "inspection.py:inspect opens whatever it is",
-    **dict.fromkeys(
-        ("a forbidden motion", "a forbidden tokenizer", "a forbidden config"),
-        "cli: Typer refuses with 2 what it may not read, for want of readable=False",
-    ),
-    "a VAE of a usage of nan, to inspect": "inspection.py:inspect_run",
-    "latents of another width of variance": "tokens.py:TokenSet does not compare mean and logvar",
-    "motion.h5 of no clips to evaluate": "nn/evaluation.py: no frames are no error",
-    "motion.h5 of no frames to evaluate": "nn/evaluation.py: no frames are no error",
-    **dict.fromkeys(
-        (
-            "tokens of larger codebooks",
-            "tokens of other columns",
-            "tokens of another rate",
-            "latents of nan",
-            "latents of infinity",
-            "latents beyond float32",
-            "latents of a wild variance",
-            "latents of other dimensions",
-        ),
-        DECODING,
-    ),
-    **dict.fromkeys(
-        (
-            "motion.h5 with a huge dataset more",
-            "tokens of a codebook of 10^9 columns",
-            "a gzip bomb of codes to inspect",
-            "a gzip bomb of latents",
-        ),
-        READING,
-    ),
-    **dict.fromkeys(
-        (
-            "bottleneck.codebook_size of 1000000000000",
-            "bottleneck.num_quantizers of 1000000000",
-            "bottleneck.ema_decay of 2",
-            "bottleneck.ema_decay of nan",
-            "bottleneck.quantizer_dropout of -1",
-            "bottleneck.shared_codebook of maybe",
-        ),
-        BOTTLENECKS,
-    ),
-    **dict.fromkeys(
-        (
-            "a tokenizer with an unknown section",
-            "a tokenizer with an unknown setting",
-            "a tokenizer with an unknown bottleneck",
-            "a tokenizer with an unknown option",
-            "a tokenizer of a codebook of words",
-            "a tokenizer of a mean of nan",
-            "a tokenizer of a scale of 0",
-            "a tokenizer of codes of nan",
-            "a tokenizer of weights of infinity",
-            "a VAE of a dim of 10^12",
-        ),
-        LOADING,
-    ),
-    **{f"a tokenizer of {path} {value!r}": LOADING for path, value in UNFIT},
-    **{
-        case.name: TRAINER
-        for case in RUNS
-        if "metrics" in case.name or "of a checkpoint" in case.name or "of checkpoints" in case.name
-    },
-}
 
 CASES = [
     *COMMAND_LINES,
@@ -1756,7 +1682,6 @@ def run_all(chosen: Sequence[str]) -> int:
             fattest.append((done.mb, case.name))
             faults = ["wrong"] * bool(what) + ["slow"] * (cpu > MAX_SECONDS) + ["fat"] * (done.mb > MAX_MB)
             counts.update(faults)
-            counts["known"] += bool(faults) and case.name in KNOWN
             counts["torch loaded"] += done.torch
             told = (done.out if case.stdout else done.errors).strip() or "(nothing)"
             print(
@@ -1764,7 +1689,7 @@ def run_all(chosen: Sequence[str]) -> int:
             )
             print(f"    {done.code}  {printable(told)[:500]}")
             if what:
-                print(f"    {printable(KNOWN.get(case.name, 'NEW'))}: {printable(what)[:500]}")
+                print(f"    {printable(what)[:500]}")
             sys.stdout.flush()
     print("\nseconds of work beyond importing torch, seconds on the clock, peak memory")
     print(", ".join(f"{count} {what}" for what, count in counts.items()))

@@ -11,7 +11,6 @@ import pytest
 import typer.main
 from bad_inputs import (
     CASES,
-    KNOWN,
     MAX_MB,
     MAX_SECONDS,
     Case,
@@ -30,18 +29,14 @@ from vqtool.errors import DataError
 from vqtool.formats import base
 
 Trained = Callable[[str], Path]
-QUICK = [case for case in CASES if not case.apart and case.name not in KNOWN]
-APART = [case for case in CASES if case.apart or case.name in KNOWN]
+QUICK = [case for case in CASES if not case.apart]
+APART = [case for case in CASES if case.apart]
 
 
 def params(cases: list[Case]) -> list[object]:
-    """The cases with their names; those in KNOWN must fail until they are mended, then leave it."""
-    found = []
-    for case in cases:
-        marks = [pytest.mark.skip(reason=case.skip)] if case.skip else []
-        marks += [pytest.mark.xfail(reason=KNOWN[case.name])] if case.name in KNOWN else []
-        found.append(pytest.param(case, id=case.name, marks=marks))
-    return found
+    """The cases with their names."""
+    skip = {case.name: [pytest.mark.skip(reason=case.skip)] if case.skip else [] for case in cases}
+    return [pytest.param(case, id=case.name, marks=skip[case.name]) for case in cases]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +62,6 @@ def import_torch() -> float:
 
 def test_there_are_hundreds_of_cases_of_every_command_with_names_of_their_own() -> None:
     assert len({case.name for case in CASES}) == len(CASES) > 500
-    assert {case.name for case in CASES} >= KNOWN.keys()
     commands = {case.words.split()[0] for case in CASES}
     assert commands >= {
         "import",

@@ -37,7 +37,6 @@ from vqtool.publish import publish
 from vqtool.splits import SPLITS
 
 MAX_COLUMNS = 1 << 20  # of a frame: a row is always read whole
-MAX_CHUNK_BYTES = 128 << 20  # of a compressed chunk, which is read whole as well
 LARGE_BYTES = 64 << 20  # smaller data may shrink as far as it likes;
 MAX_EXPANSION = 200  # larger data that grows more than so many times when it is read is no motion
 
@@ -133,10 +132,6 @@ def _check_size(path: Path, dataset: h5py.Dataset) -> None:
     name = dataset.name
     check_columns(path, name, int(np.prod(dataset.shape[1:], dtype=object)))
     if dataset.id.get_create_plist().get_nfilters():
-        chunk = int(np.prod(dataset.chunks, dtype=object)) * dataset.dtype.itemsize
-        if chunk > MAX_CHUNK_BYTES:
-            what = f"has compressed chunks of {chunk >> 20:,} MiB, more than {MAX_CHUNK_BYTES >> 20}"
-            raise DataError(f"{what}; h5repack -l makes others", file=path, dataset=name)
         size = int(np.prod(dataset.shape, dtype=object)) * dataset.dtype.itemsize
         check_expansion(path, name, size, dataset.id.get_storage_size())
 
