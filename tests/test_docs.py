@@ -24,7 +24,7 @@ from vqtool.store import MotionSet
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]}
-CLI = PAGES["cli.md"] + "\n" + PAGES["import.md"]
+CLI = "\n".join(PAGES[name] for name in ("cli.md", "import.md", "tokens.md"))
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 SMALL = {"VQTOOL_MODEL_WIDTH": "16", "VQTOOL_MODEL_DEPTH": "1", "VQTOOL_MODEL_LATENT_DIM": "8", "VQTOOL_THREADS": "1"}
 STEPS = "3"
@@ -73,7 +73,7 @@ class Command:
 
 
 def session() -> list[Command]:
-    """The command lines of docs/cli.md and docs/import.md, with few steps and without what a shell does after them."""
+    """The command lines of docs/cli.md, import.md and tokens.md, with few steps and without what a shell does after them."""
     found = []
     for line in "".join(blocks(CLI, "sh")).splitlines():
         words = shlex.split(re.split(r" [|>] ", line)[0])
@@ -95,6 +95,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "config.toml").write_text(blocks(CLI, "toml")[0])
     for number in range(8):
         write(folder / "mocap" / f"day{number % 2}" / f"walk{number}.bvh", smooth(60, number))
+    frame = "".join(f"<m{layer}_{layer}>" for layer in range(6))
+    (folder / "lm_output.txt").write_text(f"{frame * 8}\n{frame * 3}\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name, value in SMALL.items():
@@ -193,10 +195,10 @@ JSON_LINES = {
         "evaluate runs/imu sample_data/wrist_imu.h5 --split test",
         "evaluate runs/humanoid sample_data/humanoid.h5",
     ],
-    "import": ["import mocap -o json.h5"],
+    "import": ["import mocap -o json.h5", "import lm_output.txt --like runs/mocap -o json.generated.h5"],
     "validate": ["validate sample_data/wrist_imu.h5"],
     "stats": ["stats motion.h5"],
-    "export": ["export motion.h5 -o json-export --format npy"],
+    "export": ["export motion.h5 -o json-export --format npy", "export tokens.h5 -o json.jsonl --format text"],
 }
 
 

@@ -99,6 +99,8 @@ def _create(
             flat.array(name, value)
         attrs: dict[str, Any] = asdict(header) | {"vqtool_version": vqtool.__version__}
         attrs["codebook_sizes"] = np.array(header.codebook_sizes, dtype="<i8")
+        if not codebooks and kind == "tokens":
+            attrs["without_codebooks"] = 1
         flat.close(names, offsets, attrs)
 
 
@@ -115,7 +117,7 @@ def create_tokens(
 ) -> Iterator[TokenWriter]:
     """Write a tokens.h5 of clips whose lengths are known; it appears at `path` when the block ends, or not at all.
 
-    `codebooks` are [K, C] per layer of `header.codebook_sizes`; `companions` go along to the decoded motion.
+    `codebooks` are [K, C] per layer of `header.codebook_sizes`, or [] where they are not known; `companions` go along to the decoded motion.
     """
     sizes = header.codebook_sizes
     rows = {"codes": (code_dtype(sizes), len(sizes))}
@@ -202,7 +204,9 @@ class TokenSet:
 
     @property
     def codebooks(self) -> list[np.ndarray]:
-        """The code vectors of each layer, [K, C] float32."""
+        """The code vectors of each layer, [K, C] float32; [] of tokens imported without them."""
+        if self._flat.attrs.get("without_codebooks") == 1:
+            return []
         return [self._flat.array(f"codebooks/{q}", ndim=2) for q in range(len(self.header.codebook_sizes))]
 
     def blocks(self, name: str = "codes", start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:

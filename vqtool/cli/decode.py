@@ -3,44 +3,95 @@
 from __future__ import annotations
 
 import json
+import sys
+import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vqtool.cli.options import Device, Force, Json, Layers, Output, Quiet, Run, Threads, metered, set_threads
+from vqtool.cli.import_ import tell_repairs
+from vqtool.cli.options import (
+    Delay,
+    Device,
+    Flatten,
+    Force,
+    Json,
+    Layers,
+    Offset,
+    Output,
+    Quiet,
+    Repair,
+    Run,
+    Threads,
+    metered,
+    set_threads,
+)
+
+if TYPE_CHECKING:
+    from vqtool.nn.codec import Codec
+    from vqtool.token_formats import ImportedTokens, ReadingOptions
 
 
 def decode(
     run: Run,
-    tokens: Annotated[Path, typer.Argument(help="tokens.h5 or latents.h5 that this run encoded.")],
+    tokens: Annotated[
+        Path,
+        typer.Argument(
+            help="tokens.h5, latents.h5, an export, or what a model wrote: text, JSON lines, npy; - is stdin."
+        ),
+    ],
     output: Output,
     num_quantizers: Layers = None,
     sample: Annotated[bool, typer.Option("--sample", help="Of a VAE: draw from the posterior, not its mean.")] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of --sample.")] = 0,
+    flatten: Flatten = None,
+    delay: Delay = False,
+    offset: Offset = 0,
+    repair: Repair = False,
     force: Force = False,
     device: Device = "auto",
     threads: Threads = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Decode a token file to motion, every clip at its true length.
+    """Decode tokens to motion, every clip at its true length: a token file, or what a language model wrote.
 
-    Tokens of another tokenizer are refused (exit code 76).
+    Tokens of another tokenizer are refused (exit code 76). In text, a token that cannot be is refused with its line
+    and place (65), or with --repair the clip is cut before it.
 
     Example: vqtool decode runs/imu imu.tokens.h5 -o imu.decoded.h5
     """
+    from vqtool.errors import MissingInputError, UsageError
     from vqtool.publish import check_output
+    from vqtool.token_formats import ReadingOptions, SequenceOptions, has_card
     from vqtool.tokens import TokenSet
 
     check_output(output, force=force, inputs=(tokens,))
-    with TokenSet(tokens) as clips:
+    reading = ReadingOptions(SequenceOptions(flatten=flatten, delay=delay, offset=offset), num_quantizers, repair)
+    stored = False
+    if str(tokens) != "-":
+        if not tokens.exists():
+            raise MissingInputError("no such file", file=tokens)
+        stored = _is_hdf5(tokens)
+        if stored or has_card(tokens):
+            reading = ReadingOptions(reading.sequence, repair=repair)
+            if reading != ReadingOptions():
+                what = "says itself how it was written; leave out --flatten, --delay, --offset and --repair"
+                raise UsageError(what, file=tokens)
+    with tempfile.TemporaryDirectory(prefix="vqtool-") as folder:
+        if stored:
+            TokenSet(tokens).close()  # what is wrong with it is told before torch is loaded
         from vqtool.nn.codec import load
         from vqtool.nn.files import decode_file
 
         set_threads(threads)
         codec = load(run, device=device)
-        with metered(int(clips.num_frames.sum()), "frame", quiet) as meter:
+        done = None
+        if not stored:
+            tokens, done = _of_text(codec, tokens, Path(folder), reading)
+            num_quantizers = None if reading.num_quantizers else num_quantizers
+        with TokenSet(tokens) as clips, metered(int(clips.num_frames.sum()), "frame", quiet) as meter:
             frames = decode_file(
                 codec,
                 clips,
@@ -50,10 +101,47 @@ def decode(
                 force=force,
                 progress=meter.add,
             )
-        count = len(clips)
+            count = len(clips)
     seconds = meter.seconds
+    left_out = 0 if done is None else len(done.left_out)
     if as_json:
         result = {"schema_version": 1, "output": str(output), "clips": count, "frames": frames}
+        result |= {"repaired": 0 if done is None else len(done.repaired), "left_out": left_out}
         typer.echo(json.dumps(result | {"seconds": round(seconds, 3)}))
     else:
         typer.echo(f"{output}: {count:,} clips, {frames:,} frames ({frames / max(seconds, 1e-9):,.0f} frames/s)")
+    if left_out:
+        raise typer.Exit(3)
+
+
+def _is_hdf5(path: Path) -> bool:
+    """Whether a file is, or is called as, HDF5; or is a folder that no export made."""
+    from vqtool.formats import HDF5
+    from vqtool.formats.base import first_bytes
+    from vqtool.token_formats import has_card
+
+    if path.is_dir():
+        return not has_card(path)
+    return path.suffix in HDF5 or (path.is_file() and first_bytes(path, 4) == b"\x89HDF")
+
+
+def _of_text(codec: Codec, path: Path, folder: Path, reading: ReadingOptions) -> tuple[Path, ImportedTokens]:
+    """A tokens.h5 in `folder` of an export, or of what a model wrote."""
+    from vqtool.errors import VqtoolError
+    from vqtool.token_formats import Reference, import_tokens
+
+    name, source = path.name, path
+    if str(path) == "-" or not (path.is_file() or path.is_dir()):  # stdin or a pipe can be read once
+        name = "stdin" if str(path) == "-" else name
+        data = sys.stdin.buffer.read() if name == "stdin" else path.read_bytes()
+        source = folder / (f"{name}.npy" if data.startswith(b"\x93NUMPY") else name)
+        source.write_bytes(data)
+    out = folder / "tokens" / name
+    out.parent.mkdir()
+    try:
+        done = import_tokens([source], out, reference=Reference.of_run(codec.info, []), reading=reading)
+    except VqtoolError as error:
+        error.file = name if error.file == str(source) and source != path else error.file
+        raise
+    tell_repairs(done)
+    return out, done

@@ -37,6 +37,13 @@ Numerics = Annotated[
     ),
 ]
 Layers = Annotated[int | None, typer.Option("--num-quantizers", min=1, help="Only the first q layers.")]
+Flatten = Annotated[
+    str | None,
+    typer.Option("--flatten", help="How layers become one sequence: interleaved, layer-major or first-layer."),
+]
+Delay = Annotated[bool, typer.Option("--delay", help="Layer q comes q steps later, as in MusicGen.")]
+Offset = Annotated[int, typer.Option("--offset", min=0, help="The id of the first token.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Cut off or fill up what cannot be, and say so.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")]
 
@@ -44,6 +51,18 @@ Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")]
 def say(text: str) -> None:
     """One line for the person, on stderr."""
     print(f"vqtool: {text}", file=sys.stderr, flush=True)
+
+
+def is_tokens(path: Path) -> bool:
+    """Whether a file is a tokens.h5 or latents.h5; False of anything that cannot be opened."""
+    from vqtool.errors import VqtoolError
+    from vqtool.hdf5 import attribute, open_hdf5
+
+    try:
+        with open_hdf5(path) as file:
+            return attribute(file, "format") in ("vqtool.tokens", "vqtool.latents")
+    except VqtoolError:
+        return False
 
 
 def show_rows(rows: list[tuple[str, str]]) -> None:
