@@ -703,6 +703,17 @@ def test_decode_refuses_bad_text_with_65_and_repairs_when_asked(run: Run, traine
     assert "repaired: 2 of 3 clips" in errors and "left out: 1 of 3 clips" in errors
 
 
+def test_what_a_model_wrote_becomes_bvh_on_the_skeleton_of_a_token_file(run: Run, mocap: Path) -> None:
+    assert run("import", mocap, "-o", "m.h5", "-q")[0] == 0
+    small = ["--model", "fsq", "--set", "model.width=16", "--set", "model.latent_dim=8"]
+    assert run("train", "m.h5", "-o", "run", "--steps", "2", "-q", *small)[0] == 0
+    assert run("encode", "run", "m.h5", "-o", "t.h5", "-q")[0] == 0
+    Path("lm.txt").write_text("<m0_1><m0_2><m0_3>\n")
+    assert run("decode", "run", "lm.txt", "-o", "out.h5", "--like", "t.h5", "-q")[0] == 0
+    assert run("export", "out.h5", "-o", "out", "--format", "bvh")[0] == 0
+    assert "Frames: 12" in Path("out/line_1.bvh").read_text()
+
+
 def test_import_takes_codebooks_from_a_run_or_a_token_file(run: Run, encoded: Path, trained: Any) -> None:
     assert run("export", encoded, "-o", "t.jsonl", "--format", "text", "-q")[0] == 0
     for like in (encoded, trained("rvq")):
@@ -742,7 +753,7 @@ def test_the_codebooks_of_a_run_are_those_that_encode_writes_for_fsq_too(
         (["export", "MOTION", "-o", "x", "--format", "npy", "--vocab", "v"], "--vocab is for tokens"),
         (["export", "LATENTS", "-o", "x", "--format", "text"], "latents of a VAE"),
         (["import", "MOTION", "-o", "x.h5", "--repair"], "are for tokens, with --like"),
-        (["decode", "RUN", "TOKENS", "-o", "x.h5", "--repair"], "says itself how it was written"),
+        (["decode", "RUN", "TOKENS", "-o", "x.h5", "--repair"], "says itself what it is"),
         (["import", "lm.txt", "--like", "VAE", "-o", "x.h5"], "is a VAE"),
     ],
 )

@@ -49,6 +49,10 @@ def decode(
     delay: Delay = False,
     offset: Offset = 0,
     repair: Repair = False,
+    like: Annotated[
+        Path | None,
+        typer.Option("--like", metavar="TOKENS", help="A tokens.h5 whose skeleton what a model wrote gets."),
+    ] = None,
     force: Force = False,
     device: Device = "auto",
     threads: Threads = None,
@@ -76,8 +80,8 @@ def decode(
         stored = _is_hdf5(tokens)
         if stored or has_card(tokens):
             reading = ReadingOptions(reading.sequence, repair=repair)
-            if reading != ReadingOptions():
-                what = "says itself how it was written; leave out --flatten, --delay, --offset and --repair"
+            if reading != ReadingOptions() or like is not None:
+                what = "says itself what it is; leave out --flatten, --delay, --offset, --repair and --like"
                 raise UsageError(what, file=tokens)
     with tempfile.TemporaryDirectory(prefix="vqtool-") as folder:
         if stored:
@@ -89,7 +93,7 @@ def decode(
         codec = load(run, device=device)
         done = None
         if not stored:
-            tokens, done = _of_text(codec, tokens, Path(folder), reading)
+            tokens, done = _of_text(codec, tokens, Path(folder), reading, like)
             num_quantizers = None if reading.num_quantizers else num_quantizers
         with TokenSet(tokens) as clips, metered(int(clips.num_frames.sum()), "frame", quiet) as meter:
             frames = decode_file(
@@ -125,11 +129,18 @@ def _is_hdf5(path: Path) -> bool:
     return path.suffix in HDF5 or (path.is_file() and first_bytes(path, 4) == b"\x89HDF")
 
 
-def _of_text(codec: Codec, path: Path, folder: Path, reading: ReadingOptions) -> tuple[Path, ImportedTokens]:
+def _of_text(
+    codec: Codec, path: Path, folder: Path, reading: ReadingOptions, like: Path | None
+) -> tuple[Path, ImportedTokens]:
     """A tokens.h5 in `folder` of an export, or of what a model wrote."""
     from vqtool.errors import VqtoolError
     from vqtool.token_formats import Reference, import_tokens
 
+    reference = Reference.of_run(codec.info, [])
+    if like is not None:
+        body = Reference.of_tokens(like)
+        reference.codebooks_for(body.header, like)  # refuses tokens of another run
+        reference.bodies = body.bodies
     name, source = path.name, path
     if str(path) == "-" or not (path.is_file() or path.is_dir()):  # stdin or a pipe can be read once
         name = "stdin" if str(path) == "-" else name
@@ -139,7 +150,7 @@ def _of_text(codec: Codec, path: Path, folder: Path, reading: ReadingOptions) ->
     out = folder / "tokens" / name
     out.parent.mkdir()
     try:
-        done = import_tokens([source], out, reference=Reference.of_run(codec.info, []), reading=reading)
+        done = import_tokens([source], out, reference=reference, reading=reading)
     except VqtoolError as error:
         error.file = name if error.file == str(source) and source != path else error.file
         raise

@@ -15,6 +15,7 @@ import numpy as np
 
 from vqtool.errors import DataError, MismatchError, UsageError
 from vqtool.publish import check_output, publish
+from vqtool.skeleton import Skeleton
 from vqtool.splits import selected
 from vqtool.token_formats.arrays import read_npy, write_npy
 from vqtool.token_formats.base import (
@@ -171,11 +172,15 @@ def open_export(path: Path) -> Export | None:
 
 @dataclass
 class Reference:
-    """The tokenizer that tokens belong to, for what an export does not hold: its header and its codebooks [K, C]."""
+    """The tokenizer that tokens belong to, for what they do not hold themselves.
+
+    bodies  skeletons of a tokens.h5; clips that a model wrote get the first, or the one that their `body` numbers
+    """
 
     header: TokenHeader
     codebooks: list[np.ndarray]
     where: str
+    bodies: tuple[Skeleton, ...] = ()
 
     @classmethod
     def of_tokens(cls, path: Path) -> Reference:
@@ -183,7 +188,7 @@ class Reference:
         with TokenSet(path) as tokens:
             if tokens.is_latents:
                 raise UsageError("holds latents; name a tokens.h5 or a run", file=path)
-            return cls(tokens.header, tokens.codebooks, str(path))
+            return cls(tokens.header, tokens.codebooks, str(path), tokens.companions.bodies)
 
     @classmethod
     def of_run(cls, info: TokenizerFile, codebooks: list[np.ndarray]) -> Reference:
@@ -350,7 +355,7 @@ def _import_generated(
     names = [record["name"] for record in found.records]
     num_frames = np.array([record["num_frames"] for record in found.records], dtype=np.int64)
     codebooks = reference.codebooks[: len(sequences.sizes)]
-    along = found.companions(path)
+    along = found.companions(path, reference.bodies)
     done = ImportedTokens(len(names), int(num_frames.sum()), codebooks=len(codebooks))
     with create_tokens(out, names, num_frames, header, codebooks, companions=along, force=force) as writer:
         for codes in found.codes:

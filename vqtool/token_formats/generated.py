@@ -12,6 +12,7 @@ import numpy as np
 
 from vqtool.companions import Companions
 from vqtool.errors import DataError, MissingInputError, StorageError
+from vqtool.skeleton import Skeleton
 from vqtool.token_formats.arrays import codes_of_array, load_array
 from vqtool.token_formats.base import Record, companions_of, sound
 from vqtool.token_formats.sequences import BadToken, Sequences
@@ -30,10 +31,10 @@ class Generated:
     repaired: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
-    def companions(self, path: Path) -> Companions:
-        """Captions and splits, where a JSON line has them."""
+    def companions(self, path: Path, bodies: tuple[Skeleton, ...]) -> Companions:
+        """Captions and splits, where a JSON line has them, and its body."""
         with sound(path):
-            return companions_of(self.records, sorted({key for record in self.records for key in record}), ())
+            return companions_of(self.records, sorted({key for record in self.records for key in record}), bodies)
 
 
 def read_generated(path: Path, header: TokenHeader, sequences: Sequences, *, repair: bool = False) -> Generated:
@@ -112,7 +113,7 @@ def _json_line(text: str, number: int, path: Path) -> tuple[Record, str]:
     if not isinstance(value, dict) or not isinstance(value.get("text"), str):
         raise DataError(f'line {number}: has no "text"', file=path)
     tokens = value.pop("text")
-    known = ("name", "num_frames", "captions", "caption_times", "caption_words", "split")
+    known = ("name", "num_frames", "captions", "caption_times", "caption_words", "split", "body")
     return {key: value[key] for key in known if value.get(key) is not None}, tokens
 
 
