@@ -403,6 +403,23 @@ def test_every_edit_gives_tokens_that_decode(
         assert len(motion) == told["clips"] == 12 + (name in ("splice", "interpolate"))
 
 
+def test_edit_alone_shows_its_commands(run: Run) -> None:
+    code, out, errors = run("edit")
+    assert (code, errors) == (2, "") and all(name in out for name in WORDS)
+
+
+def test_the_levels_of_fsq_are_vectors_that_quantize_to_themselves(
+    run: Run, trained: Callable[[str], Path], motion_path: Path
+) -> None:
+    assert run("encode", trained("fsq"), motion_path, "-o", "fsq.h5", "-q")[0] == 0
+    with TokenSet(Path("fsq.h5")) as tokens:
+        every = np.arange(tokens.header.codebook_sizes[0])[:, None]
+        vectors = Vectors(tokens)
+        np.testing.assert_array_equal(vectors.quantized(vectors.of(every)), every)
+    words = ["edit", "interpolate", "fsq.h5", "clip_08@0:10", "clip_09@0:10", "-o", "between.h5", "-q"]
+    assert run(*words)[0] == 0 and run("decode", trained("fsq"), "between.h5", "-o", "m.h5", "-q")[0] == 0
+
+
 def test_seams_are_judged_by_motion_with_a_run(run: Run, encoded: Path, trained: Callable[[str], Path]) -> None:
     words = ["edit", "splice", encoded, "clip_08@0:10", "clip_09@5:", "-o", "new.h5", "--run", trained("rvq")]
     code, out, _ = run(*words)

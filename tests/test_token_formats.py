@@ -7,7 +7,7 @@ import importlib.util
 import io
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vqtool.companions import Caption, Companions
-from vqtool.errors import DataError, MismatchError, OutputError, UsageError
+from vqtool.errors import DataError, MismatchError, OutputError, UsageError, VqtoolError
 from vqtool.skeleton import Skeleton
 from vqtool.token_formats import (
     TOKEN_FORMATS,
@@ -403,14 +403,46 @@ def test_codebooks_of_another_tokenizer_are_refused(tokens: Path) -> None:
         import_tokens([exported(tokens, "text")], tokens.with_name("again.h5"), reference=Reference.of_tokens(other))
 
 
-@pytest.mark.parametrize("key", ["codebook_sizes", "tokenizer_id", "sequences", "fps", "clips", "sha256"])
+def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where in a JSON value something stands."""
+    items = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*at, key)
+        yield from places(inner, (*at, key))
+
+
+@pytest.mark.parametrize("format", ["nanogpt", "npy"])
+def test_a_card_with_anything_else_in_any_place_raises_nothing_but_errors_of_vqtool(format: str, tokens: Path) -> None:
+    out = exported(tokens, format)
+    path = out / "meta.json" if out.is_dir() else out.with_name(out.name + ".meta.json")
+    text = path.read_text()
+    refused = 0
+    for place in places(json.loads(text)):
+        for value in ("gone", None, 2.5, [[None]], 1 << 70):
+            card = json.loads(text)
+            node = card
+            for key in place[:-1]:
+                node = node[key]
+            node[place[-1]] = value
+            if value == "gone":
+                del node[place[-1]]
+            path.write_text(json.dumps(card))
+            try:
+                import_tokens([out], tokens.with_name("again.h5"), force=True)
+            except VqtoolError as error:
+                refused += 1
+                assert "\n" not in str(error)
+    assert refused > 80
+
+
+@pytest.mark.parametrize("key", ["codebook_sizes", "tokenizer_id", "sequences", "fps", "clips", "sha256", "records"])
 def test_a_card_that_lacks_something_is_one_clear_line(key: str, tokens: Path) -> None:
     out = exported(tokens, "nanogpt")
     path = out.with_name(out.name + ".meta.json")
     card = json.loads(path.read_text())
     del card[key]
     path.write_text(json.dumps(card))
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="export again"):
         import_tokens([out], tokens.with_name("again.h5"))
 
 
@@ -753,6 +785,8 @@ def test_the_codebooks_of_a_run_are_those_that_encode_writes_for_fsq_too(
         (["export", "MOTION", "-o", "x", "--format", "npy", "--vocab", "v"], "--vocab is for tokens"),
         (["export", "LATENTS", "-o", "x", "--format", "text"], "latents of a VAE"),
         (["import", "MOTION", "-o", "x.h5", "--repair"], "are for tokens, with --like"),
+        (["import", "MOTION", "lm.txt", "-o", "x.h5"], "lm.txt: holds tokens, which are imported apart from motion"),
+        (["export", "TOKENS", "-o", "-", "--format", "text"], "-o names a file"),
         (["decode", "RUN", "TOKENS", "-o", "x.h5", "--repair"], "says itself what it is"),
         (["import", "lm.txt", "--like", "VAE", "-o", "x.h5"], "is a VAE"),
     ],

@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
 edit = typer.Typer(
     name="edit",
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode=None,
-    help="Change motion by changing its tokens. RANGE is NAME, or NAME@FROM:TO in token frames, or in seconds as "
-    "NAME@1.5s:3s.",
 )
 
 Tokens = Annotated[Path, typer.Argument(help="tokens.h5 or latents.h5.")]
@@ -37,6 +35,17 @@ Only = Annotated[bool, typer.Option("--only", help="Leave the other clips out.")
 Judge = Annotated[
     Path | None, typer.Option("--run", help="Judge seams by the motion that this run decodes; else by code vectors.")
 ]
+
+
+@edit.callback()
+def options(context: typer.Context) -> None:
+    """Change motion by changing its tokens: replace, splice, blend and cut them.
+
+    RANGE is NAME, or NAME@FROM:TO in token frames, or in seconds as NAME@1.5s:3s.
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
 
 
 @dataclass

@@ -91,6 +91,9 @@ def import_(
     if like is not None or all(is_export(Path(word)) for word in source):
         _import_tokens([Path(word) for word in source], output, like, reading, force, as_json, quiet)
         return
+    for word in source:
+        if is_export(Path(word)):
+            raise UsageError("holds tokens, which are imported apart from motion", file=word)
     if reading != ReadingOptions():
         raise UsageError("--flatten, --delay, --offset, --num-quantizers and --repair are for tokens, with --like")
     rest = None

@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -122,6 +121,8 @@ def export_tokens(
     together, DataError where the file is damaged or a sequence is longer than asked for.
     """
     known = named_token_format(format)
+    if str(out) == "-":
+        raise UsageError("-o names a file: what is needed to come back stands beside it")
     if tokens.is_latents:
         raise UsageError("holds the latents of a VAE, which are no tokens; a vq, rvq or fsq has them", file=tokens.path)
     sequences = sequences_for(format, tokens.header.codebook_sizes, options)
@@ -154,7 +155,7 @@ def has_card(path: Path) -> bool:
 
 def is_export(path: Path) -> bool:
     """Whether `path` is an export of tokens, or has a suffix that only tokens have."""
-    return path.suffix in (".jsonl", ".txt", ".bin") or has_card(path)
+    return (path.is_file() and path.suffix in (".jsonl", ".txt", ".bin")) or has_card(path)
 
 
 def open_export(path: Path) -> Export | None:
@@ -292,8 +293,6 @@ def import_tokens(
     with sound(first.path):
         num_frames = np.array([int(record["num_frames"]) for record in records], dtype=np.int64)
         companions = companions_of(records, list(first.card["records"]), bodies_of(first.card))
-    if len(num_frames) and num_frames.min() < 0:
-        raise DataError("has a clip of a negative length; export again", file=first.path)
     codebooks = [] if reference is None else reference.codebooks_for(header, first.path)
     names = [str(record["name"]) for record in records]
     done = ImportedTokens(len(names), int(num_frames.sum()), codebooks=len(codebooks))
@@ -317,13 +316,11 @@ def import_tokens(
 
 
 def _check_names(found: list[Export]) -> None:
-    """DataError for a name that is none, or that two clips have."""
+    """DataError for a name that two clips have."""
     seen: dict[str, Path] = {}
     for export in found:
         for record in export.records:
-            name: Any = record.get("name")
-            if not isinstance(name, str):
-                raise DataError(f"has a clip whose name is {name!r}; export again", file=export.path)
+            name: str = record["name"]
             if name in seen:
                 raise DataError(f"is in {seen[name]} already; import each clip once", file=export.path, clip=name)
             seen[name] = export.path

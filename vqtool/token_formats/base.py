@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,11 +20,11 @@ import numpy as np
 
 import vqtool
 from vqtool.companions import Caption, Companions
-from vqtool.errors import DataError, StorageError
+from vqtool.errors import DataError, StorageError, UsageError
 from vqtool.publish import LatchingFile, publish
 from vqtool.skeleton import BvhTemplate, Skeleton
 from vqtool.splits import NO_SPLIT, SPLITS
-from vqtool.token_formats.sequences import SPECIAL, BadToken, Sequences
+from vqtool.token_formats.sequences import MAX_ID, SPECIAL, BadToken, Sequences
 from vqtool.tokens import TokenHeader, TokenSet, code_dtype
 
 KIND = "vqtool.token_export"
@@ -206,11 +207,16 @@ def bodies_of(card: Card) -> tuple[Skeleton, ...]:
     """The skeletons of a card. Raises KeyError, TypeError or ValueError where they are none."""
     if (found := card.get("skeleton")) is None:
         return ()
-    names, parents = tuple(found["names"]), tuple(found["parents"])
-    return tuple(
-        Skeleton(names, parents, np.array(offsets, dtype="<f8"), None if bvh is None else BvhTemplate(*bvh))
-        for offsets, bvh in zip(found["offsets"], found["bvh"], strict=True)
-    )
+    names = tuple(_typed(name, str) for name in found["names"])
+    parents = tuple(_typed(parent, int) for parent in found["parents"])
+    bodies = []
+    for offsets, bvh in zip(found["offsets"], found["bvh"], strict=True):
+        template = None
+        if bvh is not None:
+            hierarchy, metres_per_unit, up = bvh
+            template = BvhTemplate(_typed(hierarchy, str), float(metres_per_unit), _typed(up, str))
+        bodies.append(Skeleton(names, parents, np.array(offsets, dtype="<f8"), template))
+    return tuple(bodies)
 
 
 # Reading
@@ -231,6 +237,20 @@ class Export:
         with sound(self.path):
             self.header = header_of(self.card)
             self.sequences = sequences_of(self.card)
+            numbers = self.header.dim, self.header.downsample
+            if not 1 <= min(numbers) <= max(numbers) <= MAX_ID or not 0 < self.header.fps < math.inf:
+                raise ValueError("fps, dim or downsample")
+            for record in self.records:
+                _typed(record["name"], str)
+                if not 0 <= _typed(record["num_frames"], int) < 1 << 40:
+                    raise ValueError("num_frames")
+
+
+def _typed(value: Any, *kinds: type) -> Any:
+    """The value, which must be of one of those types; TypeError where it is not. True is no integer here."""
+    if type(value) not in kinds:
+        raise TypeError(f"{value!r} where {kinds[0].__name__} was expected")
+    return value
 
 
 @contextlib.contextmanager
@@ -238,7 +258,7 @@ def sound(path: Path) -> Iterator[None]:
     """Within this block, what is missing from a card or record or of another type is a DataError."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, UsageError) as error:
         what = f"what goes along with its tokens is incomplete ({type(error).__name__}: {error}); export again"
         raise DataError(what, file=path) from error
 
@@ -260,10 +280,18 @@ def header_of(card: Card) -> TokenHeader:
 
 def sequences_of(card: Card) -> Sequences:
     """How a card says that sequences were made."""
-    sizes = tuple(int(size) for size in card["codebook_sizes"])
+    sizes, plan = tuple(_typed(size, int) for size in card["codebook_sizes"]), card["sequences"]
     if not sizes or min(sizes) < 1:
         raise ValueError("codebook_sizes")
-    return Sequences(sizes, **card["sequences"])
+    return Sequences(
+        sizes,
+        flatten=_typed(plan["flatten"], str, type(None)),
+        delay=_typed(plan["delay"], bool),
+        start=_typed(plan["start"], bool),
+        end=_typed(plan["end"], bool),
+        pad_to=_typed(plan["pad_to"], int, type(None)),
+        offset=_typed(plan["offset"], int),
+    )
 
 
 def refused(error: BadToken, path: Path, name: str) -> DataError:

@@ -128,6 +128,8 @@ class Sequences:
         A start, an end and padding behind it may be there or not.
         """
         plain = np.asarray(ids, dtype=np.int64) - self.offset
+        if (found := self._plain_codes(plain)) is not None:
+            return found
         begin, stop = self._body(plain)
         body, layers = plain[begin:stop], self.layers
         if not len(body):
@@ -211,6 +213,19 @@ class Sequences:
         length = min(map(len, columns))
         codes = np.stack([column[:length] for column in columns], axis=1) - self.bases[:-1]
         return codes, reason
+
+    def _plain_codes(self, plain: np.ndarray) -> np.ndarray | None:
+        """The quick way for what has nothing but codes between start and end: None where something else is there."""
+        if self.delay or len(plain) == 0:
+            return None
+        first, last = self.special("start"), self.special("end")
+        body = plain[int(plain[0] == first) : len(plain) - int(plain[-1] == last)]
+        if len(body) % self.layers:
+            return None
+        matrix = body.reshape(self.layers, -1).T if self.flatten == "layer-major" else body.reshape(-1, self.layers)
+        codes = matrix - self.bases[:-1]
+        inside = codes.size == 0 or (codes.min() >= 0 and (codes.max(axis=0) < self.sizes).all())
+        return np.ascontiguousarray(codes) if inside else None
 
     def _body(self, plain: np.ndarray) -> tuple[int, int]:
         """Where the codes of a sequence begin and stop: without start, end and padding."""
