@@ -55,6 +55,16 @@ def test_inspecting_tokens_loads_no_torch(trained: Trained, motion_path: Path, t
     assert "torch" not in found
 
 
+@pytest.mark.parametrize("command", ["train", "encode RUN", "evaluate RUN"])
+def test_motion_with_a_nan_is_refused_before_torch_is_loaded(
+    command: str, trained: Trained, with_a_nan: Path, tmp_path: Path
+) -> None:
+    words = command.replace("RUN", str(trained("vq"))).split()
+    output = [] if words[0] == "evaluate" else ["-o", str(tmp_path / "out")]
+    assert vqtool(*words, with_a_nan, *output).returncode == 65
+    assert "torch" not in loaded_by(*words, str(with_a_nan), *output)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_ends_its_help_with_an_example_and_stands_in_the_docs(command: str) -> None:
     page = vqtool(command, "--help")
@@ -195,6 +205,38 @@ def test_a_closed_pipe_ends_quietly(trained: Trained) -> None:
     assert done.stdout.splitlines()[-1] == "0"
 
 
+def shell(command: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell command in which vqtool stands for the command line."""
+    command = command.replace("vqtool", f"{sys.executable} -m vqtool")
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "errors"),
+    [
+        ("vqtool stats MOTION > /dev/full", 74, "vqtool: error: output: No space left on device\n"),
+        ("vqtool stats MOTION --json > /dev/full", 74, "vqtool: error: output: No space left on device\n"),
+        ("vqtool stats MOTION >&-", 0, ""),
+        ("vqtool stats MOTION <&- >&- 2>&-", 0, ""),
+        ("vqtool stats none.h5 2>&-", 66, ""),
+        ("vqtool stats none.h5 2>/dev/full", 66, ""),
+    ],
+)
+def test_closed_and_full_streams_end_in_one_line_at_most(
+    command: str, code: int, errors: str, motion_path: Path
+) -> None:
+    done = shell(command.replace("MOTION", str(motion_path)))
+    assert (done.returncode, done.stderr) == (code, errors)
+
+
+def test_work_goes_on_when_nobody_reads_its_progress(trained: Trained, motion_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "t.h5"
+    done = shell(
+        f"vqtool encode {trained('vq')} {motion_path} -o {out} 2>&1 >/dev/null | true; echo ${{PIPESTATUS[0]}}"
+    )
+    assert (done.stdout, out.exists()) == ("0\n", True)
+
+
 @pytest.mark.parametrize("variable", ["GITHUB_ACTIONS", "FORCE_COLOR"])
 def test_a_pipe_gets_no_colour(variable: str, trained: Trained) -> None:
     for words in (["--help"], ["inspect-codebook", trained("rvq")]):
@@ -259,3 +301,15 @@ def test_settings_come_from_file_then_environment_then_set_then_option(
 def test_json_never_holds_nan(words: list[str], trained: Trained, motion_path: Path, run: Run) -> None:
     words = [word.replace("RUN", str(trained("vae"))).replace("MOTION", str(motion_path)) for word in words]
     json.loads(run(*words, "--json")[1], parse_constant=lambda text: pytest.fail(text))
+
+
+def test_motion_of_another_skeleton_is_refused_though_it_has_as_many_columns(run: Run, mocap: Path) -> None:
+    assert run("import", mocap, "-o", "m.h5", "-q")[0] == 0
+    assert run("train", "m.h5", "-o", "run", "--steps", "2", "-q", *SMALL_RUN)[0] == 0
+    assert run("encode", "run", "m.h5", "-o", "t.h5", "-q")[0] == 0
+    for path in mocap.rglob("*.bvh"):
+        path.write_text(path.read_text().replace("JOINT Spine", "JOINT Belly"))
+    assert run("import", mocap, "-o", "other.h5", "-q")[0] == 0
+    pattern = "other.h5: has another skeleton than the tokenizer was trained on: .*Spine.*Belly"
+    check_error(run("encode", "run", "other.h5", "-o", "o.h5", "-q"), 76, pattern)
+    check_error(run("evaluate", "run", "other.h5", "-q"), 76, pattern)

@@ -227,6 +227,7 @@ JSON_LINES = {
     "stats": ["stats motion.h5"],
     "edit": ["edit repeat tokens.h5 day0/walk0@3:9 -o json.edited.h5"],
     "export": ["export motion.h5 -o json-export --format npy", "export tokens.h5 -o json.jsonl --format text"],
+    "doctor": ["doctor"],
 }
 
 

@@ -7,8 +7,10 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ import pytest
 import vqtool
 from vqtool import publish as module
 from vqtool.errors import LockedError, OutputError, StorageError, UsageError
-from vqtool.publish import check_output, publish, publish_bytes, publish_folder
+from vqtool.publish import check_output, publish, publish_bytes, publish_folder, remove_folder, remove_leftovers
 from vqtool.store import MotionSet, create_motion
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(vqtool.__file__).parent.parent)}
@@ -25,6 +27,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(vqtool.__file__).parent.pare
 # Writes argv[1] as bytes and exits as the command line would.
 WRITE = """
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from vqtool.errors import VqtoolError
 from vqtool.publish import publish_bytes
@@ -231,6 +234,14 @@ def test_what_a_killed_run_left_does_not_hinder_the_next(path: Path) -> None:
     assert path.read_bytes() == b"new" and listing(path) == ["out.bin"]
 
 
+def test_what_a_killed_run_left_is_removed_and_the_output_stays(path: Path) -> None:
+    for name in ("out.bin", ".out.bin.part", "out.bin.lock", "other.lock"):
+        path.with_name(name).write_bytes(b"x")
+    remove_leftovers(path)
+    remove_leftovers(path.with_name("none"))
+    assert listing(path) == ["other.lock", "out.bin"]
+
+
 def test_a_killed_process_leaves_the_old_file_and_the_next_run_works(path: Path) -> None:
     path.write_bytes(b"old")
     command = [sys.executable, "-c", STALL, str(path)]
@@ -297,6 +308,40 @@ def test_a_disk_that_fails_on_fsync_is_a_storage_error(path: Path, monkeypatch: 
     with pytest.raises(StorageError, match=r"out\.bin: could not be written \(Input/output error\); nothing was"):
         publish_bytes(path, b"new", force=True)
     assert path.read_bytes() == b"old" and listing(path) == ["out.bin"]
+
+
+@pytest.fixture
+def fsync_of_folders_fails(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Call it with an errno."""
+    fsync = os.fsync
+
+    def set_error(number: int) -> None:
+        def fail(handle: int) -> None:
+            if stat.S_ISDIR(os.fstat(handle).st_mode):
+                raise OSError(number, os.strerror(number))
+            fsync(handle)
+
+        monkeypatch.setattr(os, "fsync", fail)
+
+    return set_error
+
+
+def test_a_disk_that_fails_after_the_rename_is_told_without_saying_that_nothing_was_changed(
+    path: Path, fsync_of_folders_fails: Callable[[int], None]
+) -> None:
+    fsync_of_folders_fails(errno.EIO)
+    with pytest.raises(StorageError, match=r"out\.bin: is written, but might not survive a power cut \(Input/output"):
+        publish_bytes(path, b"new")
+    assert path.read_bytes() == b"new" and listing(path) == ["out.bin"]
+
+
+def test_a_file_system_that_cannot_sync_folders_still_takes_outputs(
+    path: Path, fsync_of_folders_fails: Callable[[int], None]
+) -> None:
+    fsync_of_folders_fails(errno.EINVAL)
+    publish_bytes(path, b"new")
+    fill(path.with_name("step"), a=b"1")
+    assert path.read_bytes() == b"new" and listing(path) == ["out.bin", "step"]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
@@ -404,6 +449,59 @@ def test_a_folder_that_cannot_be_renamed_is_a_storage_error_and_the_old_one_stay
     with pytest.raises(StorageError, match="No space left"):
         fill(tmp_path / "step", a=b"2")
     assert contents(tmp_path / "step") == {"a": b"1"} and os.listdir(tmp_path) == ["step"]
+
+
+def test_a_folder_that_can_neither_be_renamed_nor_put_back_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "step", a=b"1")
+    rename = os.rename
+
+    def fail(source: Path, target: Path) -> None:
+        if target.name == "step":
+            raise OSError(errno.EIO, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(StorageError, match=r"what was there is .*\.step\.old now"):
+        fill(tmp_path / "step", a=b"2")
+    assert contents(tmp_path / ".step.old") == {"a": b"1"}
+
+
+def test_an_older_folder_that_a_killed_run_moved_away_survives_another_failure(tmp_path: Path) -> None:
+    fill(tmp_path / ".step.old", a=b"1")
+    with pytest.raises(StorageError, match="could not be written"), publish_folder(tmp_path / "step"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert contents(tmp_path / "step") == {"a": b"1"} and os.listdir(tmp_path) == ["step"]
+
+
+def test_a_disk_that_fails_after_a_folder_is_in_place_keeps_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "step", a=b"1")
+
+    def fail(folder: Path) -> None:
+        if folder == tmp_path:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(module, "sync", fail)
+    with pytest.raises(StorageError, match=r"step: is written, but might not survive"):
+        fill(tmp_path / "step", a=b"2")
+    assert contents(tmp_path / "step") == {"a": b"2"}
+
+
+def test_a_folder_is_removed_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "step", a=b"1")
+    rename = os.rename
+    monkeypatch.setattr(os, "rename", lambda *paths: (_ for _ in ()).throw(OSError(errno.EROFS, "read-only")))
+    with pytest.raises(StorageError, match=r"step: could not be removed \(read-only\)"):
+        remove_folder(tmp_path / "step")
+    assert contents(tmp_path / "step") == {"a": b"1"}
+    monkeypatch.setattr(os, "rename", rename)
+    fill(tmp_path / ".step.old", a=b"0")
+    remove_folder(tmp_path / "step")
+    remove_folder(tmp_path / "step")
+    assert os.listdir(tmp_path) == []
 
 
 def test_what_a_killed_run_left_of_a_folder_is_not_in_the_next(tmp_path: Path) -> None:

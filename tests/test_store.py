@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vqtool
+from vqtool.companions import Caption, Companions
 from vqtool.errors import DataError, MissingInputError, UsageError, VqtoolError
 from vqtool.hdf5 import MAX_DEPTH
 from vqtool.store import MotionSet, create_motion
@@ -796,3 +797,24 @@ def test_two_hundred_damaged_files_raise_nothing_but_errors_of_vqtool(tmp_path: 
     last = found.stdout.splitlines()[-1:]
     assert found.returncode == 0, f"case {last} ended with {found.returncode}: {found.stderr[-2000:]}"
     assert last == ["199"]
+
+
+def test_many_captions_take_little_room_and_come_back(tmp_path: Path) -> None:
+    captions = tuple(Caption(0, f"a person walks {number} steps " * 5) for number in range(2000))
+    with create_motion(tmp_path / "m.h5", dim=2, fps=30) as writer:
+        writer.append("walk", np.zeros((3, 2), "f4"))
+        writer.companions = Companions(captions=(*captions, Caption(0, "long " * 400)))
+    assert (tmp_path / "m.h5").stat().st_size < 100_000
+    with MotionSet([tmp_path / "m.h5"]) as motion:
+        motion.verify()
+        assert motion.companions.captions[:2000] == captions
+
+
+def test_a_caption_without_end_is_refused_before_it_fills_the_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DataError, match="has more than 65,536 bytes"),
+        create_motion(tmp_path / "m.h5", dim=2, fps=30) as w,
+    ):
+        w.append("walk", np.zeros((3, 2), "f4"))
+        w.companions = Companions(captions=(Caption(0, "a" * 70_000),))
+    assert list(tmp_path.iterdir()) == []

@@ -13,12 +13,14 @@ from conftest import OPTIONS, Silent, small_config, waves, write_motion
 
 import vqtool
 from vqtool.errors import DataError, DivergedError, InterruptedRun, OutputError, ResumeError, UsageError
+from vqtool.nn import trainer
+from vqtool.nn.bottlenecks import ema
 from vqtool.nn.checkpoint import list_checkpoints
 from vqtool.nn.evaluation import evaluate
 from vqtool.nn.trainer import Trained, split_clips, train
 from vqtool.signals import StopRequest
 from vqtool.store import MotionSet, create_motion
-from vqtool.tokenizer_file import read_tokenizer
+from vqtool.tokenizer_file import pack, read_tokenizer, unpack
 
 LENGTHS = [60, 80, 100, 20]
 
@@ -39,16 +41,23 @@ def run_training(
         return train(config, clips, run, report or Silent(), device="cpu", **given)  # type: ignore[arg-type]
 
 
-class StopAt(Silent):
-    """Ask for a stop after a step, as a signal would."""
+class SignalAt(Silent):
+    """Send this process a signal after a step."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, number: signal.Signals = signal.SIGTERM) -> None:
         super().__init__()
-        self.stop, self.step = StopRequest(), step
+        self.step, self.number = step, number
 
     def stepped(self, step: int, steps: int, loss: float) -> None:
+        super().stepped(step, steps, loss)
         if step == self.step:
-            self.stop.signum = signal.SIGTERM
+            signal.raise_signal(self.number)
+
+
+def stop_training(motion: Path, run: Path, model: str = "rvq", *, step: int, **options: object) -> None:
+    """Train until a SIGTERM after a step."""
+    with StopRequest(), pytest.raises(InterruptedRun, match=f"after step {step}"):
+        run_training(motion, run, model, SignalAt(step), **options)
 
 
 @pytest.mark.parametrize("model", OPTIONS)
@@ -57,19 +66,91 @@ def test_a_stopped_and_resumed_training_is_bit_equal_to_an_uninterrupted_one(
     model: str, step: int, motion: Path, tmp_path: Path
 ) -> None:
     run_training(motion, tmp_path / "whole", model)
-    report = StopAt(step)
-    with pytest.raises(InterruptedRun, match=f"after step {step}"):
-        run_training(motion, tmp_path / "parts", model, report, stop=report.stop)
+    stop_training(motion, tmp_path / "parts", model, step=step)
     run_training(motion, tmp_path / "parts", model, resume=True)
-    for name in ("tokenizer.safetensors", "metrics.jsonl", "checkpoints/step-000040/state.safetensors"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
+    assert same(tmp_path / "whole", tmp_path / "parts") == list(FINAL)
+
+
+FINAL = ("tokenizer.safetensors", "metrics.jsonl", "checkpoints/step-000040/state.safetensors")
+
+
+def same(a: Path, b: Path) -> list[str]:
+    """Which files of two finished runs are the same, byte for byte."""
+    return [name for name in FINAL if (a / name).read_bytes() == (b / name).read_bytes()]
+
+
+@pytest.mark.parametrize("what", ["a look at the validation set", "the last look at it", "k-means"])
+def test_a_stop_in_the_middle_of_something_long_is_resumed_bit_for_bit(
+    what: str, motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_training(motion, tmp_path / "whole")
+    step, name = {"a look at the validation set": (20, "evaluate"), "the last look at it": (40, "evaluate")}.get(
+        what, (4, "kmeans")
+    )
+    module = trainer if name == "evaluate" else ema
+    real, calls = getattr(module, name), []
+
+    def interrupted(*arguments: object, **options: object) -> object:
+        calls.append(name)
+        if len(calls) == (2 if what in ("the last look at it", "k-means") else 1):
+            signal.raise_signal(signal.SIGTERM)
+        return real(*arguments, **options)
+
+    with monkeypatch.context() as patch, StopRequest(), pytest.raises(InterruptedRun, match=f"after step {step};"):
+        patch.setattr(module, name, interrupted)
+        run_training(motion, tmp_path / "parts")
+    run_training(motion, tmp_path / "parts", resume=True)
+    assert same(tmp_path / "whole", tmp_path / "parts") == list(FINAL)
+
+
+def test_a_run_that_was_killed_before_it_wrote_its_tokenizer_is_finished_bit_for_bit(
+    motion: Path, tmp_path: Path
+) -> None:
+    run_training(motion, tmp_path / "whole")
+    run_training(motion, tmp_path / "killed")
+    (tmp_path / "killed" / "tokenizer.safetensors").unlink()
+    run_training(motion, tmp_path / "killed", resume=True)
+    assert same(tmp_path / "whole", tmp_path / "killed") == list(FINAL)
+
+
+@pytest.mark.parametrize("part", ["nothing", "optimizer", "averages", "codebook counts", "random state", "position"])
+def test_a_checkpoint_without_any_part_of_the_state_would_be_noticed(part: str, motion: Path, tmp_path: Path) -> None:
+    settings = {"bottleneck__revive_below": 0.9, "bottleneck__quantizer_dropout": 0.3}
+    run_training(motion, tmp_path / "whole", **settings)
+    stop_training(motion, tmp_path / "parts", step=17, **settings)
+    path = tmp_path / "parts" / "checkpoints" / "step-000017" / "state.safetensors"
+    state, header = unpack(path)
+    for name, value in state.items():
+        forgotten = {
+            "optimizer": name.startswith("optimizer."),
+            "averages": name.startswith("smooth."),
+            "codebook counts": name.endswith(".counts"),
+            "random state": name.endswith("draws.state"),
+        }
+        if forgotten.get(part):
+            begun = state.get(name.replace("smooth.", "model.")) if part == "averages" else np.zeros_like(value)
+            state[name] = begun
+    if part == "position":
+        header["step"] = 16
+        path = path.parent.rename(path.parent.with_name("step-000016")) / path.name
+    path.write_bytes(pack(state, header))
+    run_training(motion, tmp_path / "parts", resume=True, **settings)
+    assert (FINAL[0] in same(tmp_path / "whole", tmp_path / "parts")) == (part == "nothing")
+
+
+def test_sigusr1_saves_a_checkpoint_and_training_goes_on_unchanged(motion: Path, tmp_path: Path) -> None:
+    run_training(motion, tmp_path / "whole", train__keep_checkpoints=9)
+    report = SignalAt(7, signal.SIGUSR1)
+    with StopRequest():
+        run_training(motion, tmp_path / "asked", report=report, train__keep_checkpoints=9)
+    assert [step for step, _ in list_checkpoints(tmp_path / "asked" / "checkpoints")] == [7, 20, 40]
+    assert any("checkpoint after step 7" in note for note in report.notes)
+    assert same(tmp_path / "whole", tmp_path / "asked") == list(FINAL)
 
 
 def test_resume_goes_back_to_the_checkpoint_before_a_damaged_one(motion: Path, tmp_path: Path) -> None:
     run_training(motion, tmp_path / "whole")
-    report = StopAt(30)
-    with pytest.raises(InterruptedRun):
-        run_training(motion, tmp_path / "run", report=report, stop=report.stop)
+    stop_training(motion, tmp_path / "run", step=30)
     state = tmp_path / "run" / "checkpoints" / "step-000030" / "state.safetensors"
     damaged = bytearray(state.read_bytes())
     damaged[-100] ^= 1
@@ -105,9 +186,7 @@ def test_resume_with_another_config_names_what_differs(motion: Path, tmp_path: P
 
 
 def test_resume_with_other_motion_is_refused(motion: Path, tmp_path: Path) -> None:
-    report = StopAt(5)
-    with pytest.raises(InterruptedRun):
-        run_training(motion, tmp_path / "run", report=report, stop=report.stop)
+    stop_training(motion, tmp_path / "run", step=5)
     other = write_motion(tmp_path / "other.h5", [60, 80, 100, 21])
     with pytest.raises(ResumeError, match="not what this run was begun with"):
         run_training(other, tmp_path / "run", resume=True)
@@ -134,6 +213,19 @@ def test_a_folder_that_is_no_run_is_never_touched(motion: Path, tmp_path: Path) 
     with pytest.raises(OutputError, match="no vqtool train made"):
         run_training(motion, tmp_path / "mine", force=True)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+
+
+def test_a_folder_in_which_a_run_was_killed_at_once_is_taken(motion: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.toml.part").write_text("[tr")
+    (tmp_path / "run" / "config.toml.lock").touch()
+    run_training(motion, tmp_path / "run", train__steps=5)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "checkpoints",
+        "config.toml",
+        "metrics.jsonl",
+        "tokenizer.safetensors",
+    ]
 
 
 def test_force_begins_anew(motion: Path, tmp_path: Path) -> None:
@@ -279,3 +371,28 @@ def test_a_second_training_in_the_same_folder_is_refused(
 
     with lock(tmp_path / "run"), pytest.raises(LockedError):
         run_training(motion, tmp_path / "run", resume=True)
+
+
+def test_the_levels_of_fsq_are_written_out_and_the_same_command_resumes(motion: Path, tmp_path: Path) -> None:
+    stop_training(motion, tmp_path / "run", "fsq", step=5)
+    run_training(motion, tmp_path / "run", "fsq", resume=True)
+    stored = read_tokenizer(tmp_path / "run").config["bottleneck"]
+    assert stored == {"levels": [8, 6, 5], "bound": "tanh"}
+
+
+def test_a_codebook_size_of_fsq_that_does_not_mean_its_levels_is_refused(motion: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"codebook_size 256 does not mean the levels \[4, 4\]; give one"):
+        run_training(motion, tmp_path / "run", "fsq", bottleneck__levels=[4, 4])
+
+
+def test_one_changed_frame_of_a_validation_clip_is_other_motion(motion: Path, tmp_path: Path) -> None:
+    stop_training(motion, tmp_path / "run", step=5)
+    with MotionSet([motion]) as clips:
+        val = split_clips(clips, 0.05, 0).val
+        frames = [clips.read(clip) for clip in range(len(clips))]
+    frames[val[0]][3, 1] += 1e-3
+    with create_motion(tmp_path / "other.h5", dim=5, fps=30) as writer:
+        for number, rows in enumerate(frames):
+            writer.append(f"clip_{number:02d}", rows)
+    with pytest.raises(ResumeError, match="not what this run was begun with"):
+        run_training(tmp_path / "other.h5", tmp_path / "run", resume=True)

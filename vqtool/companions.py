@@ -33,6 +33,8 @@ from vqtool.errors import DataError
 from vqtool.flat import FlatReader, encode_texts
 from vqtool.skeleton import BvhTemplate, Skeleton
 
+MAX_SHOWN = 80  # characters of a name in a message
+
 
 @dataclass(frozen=True)
 class Caption:
@@ -211,8 +213,9 @@ def skeleton_difference(one: Skeleton, other: Skeleton) -> str:
     only_one = [name for name in one.names if name not in other.names]
     only_other = [name for name in other.names if name not in one.names]
     if only_one or only_other:
-        parts = [f"lacks {_some(only_one)}"] * bool(only_one) + [f"adds {_some(only_other)}"] * bool(only_other)
-        return f"{len(other.names)} joints, not {len(one.names)}; " + ", ".join(parts)
+        parts = [f"lacks {some(only_one)}"] * bool(only_one) + [f"adds {some(only_other)}"] * bool(only_other)
+        count = f"{len(other.names)} joints, not {len(one.names)}; " if len(other.names) != len(one.names) else "it "
+        return count + ", ".join(parts)
     for name in one.names:
         above = [_parent(body, name) for body in (one, other)]
         if above[0] != above[1]:
@@ -225,5 +228,7 @@ def _parent(body: Skeleton, name: str) -> str:
     return body.names[parent] if parent >= 0 else "nothing"
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+def some(names: Sequence[str], shown: int = 4) -> str:
+    """The first names as a list for a person, and how many more there are."""
+    listed = [name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}..." for name in names[:shown]]
+    return ", ".join(listed) + (f" and {len(names) - shown:,} more" if len(names) > shown else "")

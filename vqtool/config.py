@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from vqtool.errors import MissingInputError, StorageError, UsageError
+from vqtool.errors import DataError, MissingInputError, StorageError, UsageError
+from vqtool.reading import read_bytes
 
 
 @dataclass
@@ -92,6 +93,8 @@ class Config:
 
 SECTIONS = tuple(section.name for section in fields(Config))
 PREFIX = "VQTOOL_"
+MAX_CONFIG_BYTES = 1 << 16
+MAX_CONFIG_DOTS = 1 << 12  # tomllib takes time with the square of those in one key
 OTHER_VARIABLES = {"VQTOOL_DEVICE", "VQTOOL_THREADS", "VQTOOL_DEBUG", "VQTOOL_TEST_DATA"}
 
 
@@ -100,23 +103,36 @@ def flatten(sections: Mapping[str, Any], origin: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for section, values in sections.items():
         if section not in SECTIONS:
-            raise UsageError(f"{origin}: no section {section!r}{_nearest(section, SECTIONS)}")
+            close = _nearest(section, _known() if not isinstance(values, Mapping) else SECTIONS)
+            raise UsageError(f"no section {_quoted(section)}{close}", file=origin)
         if not isinstance(values, Mapping):
-            raise UsageError(f"{origin}: {section!r} is a section; write {section}.KEY")
+            raise UsageError(f"{section!r} is a section; write {section}.KEY", file=origin)
         flat.update({f"{section}.{key}": value for key, value in values.items()})
     return flat
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The flat settings of a TOML file."""
+    if not path.exists():
+        raise MissingInputError("no such config file", file=path)
     try:
-        return flatten(tomllib.loads(path.read_text(encoding="utf-8")), str(path))
-    except FileNotFoundError:
-        raise MissingInputError("no such config file", file=path) from None
-    except OSError as error:
-        raise StorageError(f"cannot be read ({error.strerror})", file=path) from error
-    except (ValueError, RecursionError) as error:
+        data = read_bytes(path, MAX_CONFIG_BYTES)
+    except DataError as error:
+        if path.is_dir():
+            raise StorageError("cannot be read; it is a folder", file=path) from None
+        raise UsageError(error.what, file=path) from None
+    if data.count(b".") > MAX_CONFIG_DOTS:
+        raise UsageError(f"is not TOML of settings: it has more than {MAX_CONFIG_DOTS:,} dots", file=path)
+    try:
+        found = flatten(tomllib.loads(data.decode("utf-8")), str(path))
+    except UnicodeDecodeError as error:
+        raise UsageError(f"is not TOML: byte {error.start} is no UTF-8; save it as UTF-8", file=path) from error
+    except RecursionError as error:
+        raise UsageError("is not TOML: it is nested too deep", file=path) from error
+    except ValueError as error:
         raise UsageError(f"is not TOML: {error}", file=path) from error
+    _check_alone(found, str(path))
+    return found
 
 
 def read_environment(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -130,6 +146,7 @@ def read_environment(environment: Mapping[str, str] = os.environ) -> dict[str, A
             names = [f"{PREFIX}{known.replace('.', '_').upper()}" for known in _known()]
             raise UsageError(f"the environment variable {name} means nothing{_nearest(name, names)}")
         found[f"{section}.{key}"] = parse_value(text)
+        _check_alone({f"{section}.{key}": found[f"{section}.{key}"]}, name)
     return found
 
 
@@ -158,17 +175,31 @@ def build_config(*layers: Mapping[str, Any]) -> Config:
     config = Config()
     for layer in layers:
         for key, value in layer.items():
-            section, _, name = key.partition(".")
-            if section not in SECTIONS:
-                raise UsageError(f"no setting {key!r}{_nearest(key, _known())}")
-            if section == "bottleneck":
-                config.bottleneck[name] = value
-            elif key.startswith("loss.columns."):
-                config.loss.columns[name.removeprefix("columns.")] = _number(key, value)
-            else:
-                _assign(getattr(config, section), name, key, value)
+            _set(config, key, value)
     _check(config)
     return config
+
+
+def _set(config: Config, key: str, value: Any) -> None:
+    section, _, name = key.partition(".")
+    if section not in SECTIONS:
+        raise UsageError(f"no setting {_quoted(key)}{_nearest(key, _known())}")
+    if section == "bottleneck":
+        config.bottleneck[name] = value
+    elif key.startswith("loss.columns."):
+        config.loss.columns[name.removeprefix("columns.")] = _number(key, value)
+    else:
+        _assign(getattr(config, section), name, key, value)
+
+
+def _check_alone(settings: Mapping[str, Any], origin: str) -> None:
+    """UsageError that says where a setting comes from which is wrong whatever the others are."""
+    config = Config()
+    for key, value in settings.items():
+        try:
+            _set(config, key, value)
+        except UsageError as error:
+            raise UsageError(error.what, file=origin) from None
 
 
 def _known() -> list[str]:
@@ -177,14 +208,16 @@ def _known() -> list[str]:
 
 
 def _nearest(key: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(key, known, 1, 0.5)
+    name = key.rpartition(".")[2]
+    close = [other for other in known if other.rpartition(".")[2] == name]  # of another section
+    close = close or difflib.get_close_matches(key[:100], known, 1, 0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
 
 
 def _assign(section: Any, name: str, key: str, value: Any) -> None:
     hints = get_type_hints(type(section))
     if name not in hints:
-        raise UsageError(f"no setting {key!r}{_nearest(key, _known())}")
+        raise UsageError(f"no setting {_quoted(key)}{_nearest(key, _known())}")
     wanted = hints[name]
     if wanted in (float, float | None) and isinstance(value, int | float) and not isinstance(value, bool):
         value = _number(key, value)
@@ -193,12 +226,16 @@ def _assign(section: Any, name: str, key: str, value: Any) -> None:
     kind = kinds.get(wanted, wanted)
     if not isinstance(value, kind) or (wanted is int and isinstance(value, bool)):
         label = getattr(wanted, "__name__", None) if wanted in (int, float, str, bool) else str(wanted)
-        raise UsageError(f"{key} takes {label}, not {value!r}")
+        raise UsageError(f"{key} takes {label}, not {reprlib.repr(value)}")
     if wanted == list[float]:
         value = [_number(key, item) for item in value]
     if wanted == dict[str, float]:
         value = {column: _number(key, item) for column, item in value.items()}
     setattr(section, name, value)
+
+
+def _quoted(key: str) -> str:
+    return repr(key if len(key) <= 80 else f"{key[:80]}...")
 
 
 def _number(key: str, value: Any) -> float:
@@ -229,6 +266,23 @@ def _check(config: Config) -> None:
     for key, value in at_least_one.items():
         if value < 1:
             raise UsageError(f"{key} is at least 1, not {value}")
+    at_most: dict[str, tuple[float, float]] = {  # far beyond what is of use: a slip, which would take all memory
+        "train.steps": (train.steps, 10**9),
+        "train.keep_checkpoints": (train.keep_checkpoints, 10**6),
+        "model.width": (model.width, 1 << 13),
+        "model.latent_dim": (model.latent_dim, 1 << 13),
+        "model.depth": (model.depth, 64),
+        "train.batch_size times train.window": (train.batch_size * train.window, 1 << 24),
+        "the longest dilation, model.dilation_growth to the power of model.depth - 1,": (
+            min(model.dilation_growth, 1 << 21) ** max(0, min(model.depth, 64) - 1),
+            1 << 20,
+        ),
+    }
+    for key, (value, most) in at_most.items():
+        if value > most:
+            raise UsageError(
+                f"{key} is at most {most:,}, not {value:,}" if value < 10**30 else f"{key} is at most {most:,}"
+            )
     at_least_zero: dict[str, float] = {
         "train.lr": train.lr,
         "train.lr_warmup": train.lr_warmup,
@@ -236,6 +290,8 @@ def _check(config: Config) -> None:
         "train.clip_norm": train.clip_norm,
         "train.seed": train.seed,
         "model.depth": model.depth,
+        "loss.commitment": loss.commitment,
+        "loss.codebook": loss.codebook,
         "loss.kl": loss.kl,
     }
     for key, value in at_least_zero.items():
@@ -258,6 +314,8 @@ def _check(config: Config) -> None:
         raise UsageError(f"train.schedule is 'cosine' or 'constant', not {train.schedule!r}")
     if loss.reconstruction not in ("l1", "l2", "smooth_l1"):
         raise UsageError(f"loss.reconstruction is 'l1', 'l2' or 'smooth_l1', not {loss.reconstruction!r}")
+    if model.downsample not in (1, 2, 4, 8):
+        raise UsageError(f"model.downsample is 1, 2, 4 or 8, not {model.downsample}")
     if train.window % model.downsample:
         raise UsageError(f"train.window {train.window} is not a multiple of model.downsample {model.downsample}")
 

@@ -385,9 +385,7 @@ def write_edited(
         _need_codes(tokens, "layers")
         if not 1 <= keep_layers <= tokens.width:
             raise UsageError(f"--keep {keep_layers}: the file has {tokens.width} layers", file=tokens.path)
-    if not tokens.is_latents:
-        tokens.check_codes()
-    tokens.verify()
+    tokens.check()
     number = {name: clip for clip, name in enumerate(tokens.names)}
     edited = {edit.name: edit for edit in edits}
     entries: list[int | Edit] = [] if only else [edited.get(name, clip) for name, clip in number.items()]

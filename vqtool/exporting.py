@@ -64,11 +64,15 @@ def export_motion(motion: MotionSet, out: Path, format: str, clips: Sequence[int
 
 def check_folder(out: Path, *, force: bool, ours: Callable[[Path], bool]) -> None:
     """Refuse a folder that must not be replaced: all but those that are empty, or `ours` and to be replaced."""
-    if not out.parent.is_dir():
+    try:
+        parent, exists = out.parent.is_dir(), out.exists()
+    except OSError as error:
+        raise OutputError(f"cannot be created ({error.strerror})", file=out) from error
+    if not parent:
         raise OutputError(f"the folder {out.parent} does not exist; create it first", file=out)
-    if out.exists() and not out.is_dir():
+    if exists and not out.is_dir():
         raise OutputError("exists and is no folder; choose another -o", file=out)
-    if out.exists() and any(out.iterdir()):
+    if exists and any(out.iterdir()):
         if not ours(out):
             raise OutputError("is a folder that no vqtool export made; choose another -o", file=out)
         if not force:

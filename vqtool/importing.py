@@ -15,6 +15,7 @@ from vqtool.body import find_body, left_right_pairs, mirror
 from vqtool.companions import Caption, Companions, skeleton_difference
 from vqtool.errors import DataError, MissingInputError, StorageError, UsageError, VqtoolError
 from vqtool.features import features_and_start, recover_positions
+from vqtool.flat import encode_names
 from vqtool.formats import FORMATS
 from vqtool.formats.base import Clip, ReadOptions, Recording
 from vqtool.publish import check_output
@@ -27,6 +28,8 @@ from vqtool.store import MotionWriter, create_motion
 LAYOUTS = ("joints", "positions", "raw", "humanml3d", "kit")
 MIRRORED = "_mirrored"
 MAX_GROUPS = 100
+MIN_FPS, MAX_FPS = 1e-3, 1e5
+MAX_RESAMPLED = 10_000_000  # frames that a clip may have after it was resampled
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def import_motion(
     `progress` is told of every clip.
     """
     _check(options)
-    check_output(out, force=force)
+    check_output(out, force=force)  # before anything is read, which may take long
     done = Imported()
 
     def bad(error: VqtoolError) -> None:
@@ -105,6 +108,7 @@ def import_motion(
         done.skipped.append(str(error))
 
     sources = find_sources(words, options.format, bad)
+    check_output(out, force=force, inputs=tuple(source.path for source in sources))
     groups: dict[tuple[tuple[str, ...], tuple[int, ...]] | None, _Group] = {}
     with contextlib.ExitStack() as stack:
         for clip in _clips(sources, options, bad):
@@ -120,8 +124,11 @@ def import_motion(
                         path = out if key is None else out.with_name(f"{out.stem}-{len(groups) + 1}{out.suffix}")
                         groups[key] = _Group(path, stack, frames, words, force)
                     groups[key].add(name, frames, clip, original, recording)
-            except (DataError, MissingInputError, StorageError) as error:
-                error.file = error.file or str(clip.path)
+            except (DataError, MissingInputError, StorageError, UsageError) as error:
+                if error.file is None:
+                    error.file, error.dataset = str(clip.path), error.dataset or clip.dataset
+                if isinstance(error, UsageError):
+                    raise
                 bad(error)
                 continue
             done.notes += [(clip.name, note) for note in recording.notes]
@@ -129,7 +136,9 @@ def import_motion(
             if progress is not None:
                 progress(1)
         if not groups:
-            raise DataError(f"nothing could be imported; {done.skipped[0] if done.skipped else 'no clips found'}")
+            if done.skipped:
+                raise DataError(f"nothing could be imported; {done.skipped[0]}")
+            raise DataError(f"holds no clip; is it of another format than {options.format}?", file=words[0])
         done.files = [group.finish(sources, options) for group in groups.values()]
     return done
 
@@ -139,9 +148,9 @@ def _check(options: ImportOptions) -> None:
         raise UsageError(f"--on-error is stop or skip, not {options.on_error!r}")
     if options.layout is not None and options.layout not in LAYOUTS:
         raise UsageError(f"--layout is one of {', '.join(LAYOUTS)}, not {options.layout!r}")
-    if options.fps is not None and not 0 < options.fps < 1e6:
-        raise UsageError(f"--fps {options.fps:g}: a positive number was expected")
-    if min(options.split) < 0 or sum(options.split) >= 1:
+    if options.fps is not None and not MIN_FPS <= options.fps <= MAX_FPS:
+        raise UsageError(f"--fps {options.fps:g}: a positive number was expected, at most {MAX_FPS:,.0f}")
+    if not (min(options.split) >= 0 and sum(options.split) < 1):  # nan is neither
         raise UsageError("--split takes three shares that add up to 1: train,val,test, for example 0.9,0.05,0.05")
 
 
@@ -158,9 +167,16 @@ def _clips(sources: list[Source], options: ImportOptions, bad: Callable[[VqtoolE
 def _variants(clip: Clip, recording: Recording, options: ImportOptions) -> Iterator[tuple[str, str, _Frames]]:
     """Name, name of the clip that it mirrors ("" if none) and frames: of the clip, then of its mirror image."""
     found = recording.frames
+    if recording.fps is not None and not MIN_FPS <= recording.fps <= MAX_FPS:
+        what = f"has {recording.fps:g} frames a second; {MIN_FPS:g} to {MAX_FPS:,.0f} were expected"
+        raise DataError(what)
+    if options.fps is not None and recording.fps is not None and options.layout != "raw":
+        frames = len(found) * options.fps / recording.fps
+        if frames > max(MAX_RESAMPLED, len(found)):
+            raise UsageError(f"would have {frames:,.0f} frames at --fps {options.fps:g}; lower that")
     if isinstance(found, np.ndarray):
         if options.mirror:
-            raise UsageError("only skeletons' motion can be mirrored; leave --mirror out", file=clip.path)
+            raise UsageError("only skeletons' motion can be mirrored; leave --mirror out")
         yield clip.name, clip.mirror_of, _of_array(found, recording, options)
         return
     if options.fps is not None:
@@ -187,9 +203,10 @@ def _of_body(motion: SkeletonMotion, options: ImportOptions) -> _Frames:
 
 
 def _of_array(rows: np.ndarray, recording: Recording, options: ImportOptions) -> _Frames:
-    layout, fps = recording.layout, recording.fps or options.fps
+    _float32(rows)  # refuses NaN and infinity before numpy warns of what comes of them
+    layout, fps = recording.layout, options.fps if recording.fps is None else recording.fps
     if fps is None:
-        raise UsageError("the files do not say their frame rate; add --fps, for example --fps 30")
+        raise UsageError("says no frame rate; add --fps, for example --fps 30")
     if options.fps is not None and abs(options.fps - fps) > 1e-6 * fps:
         if layout in ("humanml3d", "kit") or options.layout == "raw":
             what = "such features" if layout != "raw" else "raw numbers"
@@ -200,22 +217,29 @@ def _of_array(rows: np.ndarray, recording: Recording, options: ImportOptions) ->
         rows = recover_positions(rows).reshape(len(rows), -1)
     elif wanted in ("humanml3d", "kit") and layout == "raw":
         if rows.shape[1] != {"humanml3d": 263, "kit": 251}[wanted]:
-            raise DataError(f"has {rows.shape[1]} columns, which is not the layout {wanted}")
+            raise DataError(f"has {rows.shape[1]} columns, which is not the layout {wanted}; leave --layout out")
     elif wanted not in (layout, "raw"):
-        raise UsageError(f"holds {layout} data, from which --layout {wanted} cannot be made; leave it out")
+        raise UsageError(f"holds {layout} data, from which --layout {wanted} cannot be made; leave --layout out")
     return _Frames(_float32(rows), fps, wanted)
 
 
 def _float32(rows: np.ndarray) -> np.ndarray:
     """[T, D] float32; DataError at the first number that is not finite."""
     with np.errstate(over="ignore"):
-        rows = rows.astype(np.float32, copy=False)
-    finite = np.isfinite(rows).all(axis=1)
+        small = rows.astype(np.float32, copy=False)
+    finite = np.isfinite(small).all(axis=1)
     if not finite.all():
         frame = int(np.argmin(finite))
-        column = int(np.argmin(np.isfinite(rows[frame])))
-        raise DataError(f"column {column} is {rows[frame, column]}; mend the file or leave it out", frame=frame)
-    return rows
+        column = int(np.argmin(np.isfinite(small[frame])))
+        value = rows[frame, column]
+        beyond = ", which float32 does not hold" * bool(np.isfinite(value))
+        raise DataError(f"column {column} is {value}{beyond}; mend the file or leave it out", frame=frame)
+    return small
+
+
+def _place(clip: Clip) -> str:
+    """A clip's file, and its place in it."""
+    return str(clip.path) if clip.dataset is None else f"{clip.path}:{clip.dataset}"
 
 
 class _Group:
@@ -234,7 +258,7 @@ class _Group:
         self._originals: list[str] = []
         self._captions: list[Caption] = []
         self._stats = ColumnStats.empty(first.rows.shape[1])
-        self._first_path: Path | None = None
+        self._first_place = ""
         names = [Path(word).name for word in words[:100]]
         self._writer: MotionWriter = stack.enter_context(
             create_motion(
@@ -251,10 +275,11 @@ class _Group:
     def add(self, name: str, frames: _Frames, clip: Clip, original: str, recording: Recording) -> None:
         """Write one clip; DataError where it does not go with those before it."""
         self._check(frames, clip)
+        encode_names([name])  # now, not when all are read
         if name in self._names:
-            raise DataError("another clip has this name; rename one", file=clip.path, clip=name)
+            raise DataError("another clip has this name; rename one", clip=name)
         number = self._names[name] = len(self._names)
-        self._first_path = self._first_path or clip.path
+        self._first_place = self._first_place or _place(clip)
         self._writer.append(name, frames.rows)
         self._stats = self._stats.merge(ColumnStats.of(frames.rows))
         self._originals.append(original)
@@ -265,21 +290,21 @@ class _Group:
             self._body_of.append(self._body(frames.skeleton))
 
     def _check(self, frames: _Frames, clip: Clip) -> None:
-        first, where = self._first, self._first_path
+        first, where = self._first, self._first_place
         if frames.skeleton is not None and first.skeleton is not None:
             if difference := skeleton_difference(first.skeleton, frames.skeleton):
                 what = f"has another skeleton than {where}: {difference}; add --group-by-skeleton, or import them apart"
-                raise DataError(what, file=clip.path)
+                raise DataError(what)
             units = [body.bvh.metres_per_unit for body in (first.skeleton, frames.skeleton) if body.bvh is not None]
             if len(set(units)) > 1:
                 what = f"was taken for a unit of {units[1]:.4g} m, but {where} for {units[0]:.4g} m"
-                raise DataError(f"{what}; say which with --units", file=clip.path)
+                raise DataError(f"{what}; say which with --units")
         if frames.layout != first.layout or frames.rows.shape[1] != first.rows.shape[1]:
             mine, theirs = (f"{one.rows.shape[1]} columns ({one.layout})" for one in (frames, first))
-            raise DataError(f"has {mine}, but {where} has {theirs}; import them apart", file=clip.path)
+            raise DataError(f"has {mine}, but {where} has {theirs}; import them apart")
         if abs(frames.fps - first.fps) > 1e-6 * first.fps:
             what = f"has {frames.fps:g} frames a second, but {where} has {first.fps:g}"
-            raise DataError(f"{what}; add --fps {min(frames.fps, first.fps):g} to resample", file=clip.path)
+            raise DataError(f"{what}; add --fps {min(frames.fps, first.fps):g} to resample")
 
     def _body(self, skeleton: Skeleton) -> int:
         """The number of a body; bones equal to a hundredth of a millimetre and the same channels are one body's."""

@@ -7,6 +7,7 @@ one is complete, whatever kills the writer. The sibling `.NAME.part` of a killed
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import shutil
@@ -60,6 +61,13 @@ class LatchingFile(io.FileIO):
         if self.failure is not None:
             raise self.failure
         os.fsync(self.fileno())
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what a killed writer of `path` left beside it; only for who knows that nobody is writing it now."""
+    for left in path.with_name(path.name + ".lock"), _part(path):
+        with contextlib.suppress(OSError):
+            left.unlink(missing_ok=True)
 
 
 def check_output(path: Path, *, force: bool, inputs: tuple[Path, ...] = ()) -> None:
@@ -119,21 +127,50 @@ def lock(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames and removals in `folder` durable."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make a file's content durable, or of a folder its renames and removals."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot do that
+            raise
     finally:
         os.close(handle)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder if it is there; a killed run leaves it whole or gone. StorageError where it must stay."""
+    old = _old(path)
+    shutil.rmtree(old, ignore_errors=True)
+    try:
+        os.rename(path, old)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"could not be removed ({error.strerror or error})", file=path) from error
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _part(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
+def _old(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
 def _storage_error(path: Path, error: OSError) -> StorageError:
     return StorageError(f"could not be written ({error.strerror or error}); nothing was changed", file=path)
+
+
+def _confirm(path: Path) -> None:
+    """Make the rename that brought `path` to its place durable."""
+    try:
+        sync(path.parent)
+    except OSError as error:
+        what = f"is written, but might not survive a power cut ({error.strerror or error}); check the disk"
+        raise StorageError(what, file=path) from error
 
 
 @contextlib.contextmanager
@@ -159,13 +196,13 @@ def publish(path: Path, *, force: bool = False) -> Iterator[LatchingFile]:
             if file.failure is not None:
                 raise _storage_error(path, file.failure) from error
             raise
+        _confirm(path)
 
 
 def _commit(file: LatchingFile, part: Path, path: Path) -> None:
     try:
         file.commit()
         os.replace(part, path)
-        sync_folder(path.parent)
     except OSError as error:
         raise _storage_error(path, error) from error
 
@@ -178,29 +215,34 @@ def publish_bytes(path: Path, data: bytes, *, force: bool = False) -> None:
 
 @contextlib.contextmanager
 def publish_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder to fill with files and folders; when the block ends well it becomes `path`."""
-    part, old = _part(path), path.with_name(f".{path.name}.old")
+    """Give an empty folder to fill with files and folders; when the block ends well it becomes `path`.
+
+    Any OSError becomes a StorageError, those of the block too.
+    """
+    part, old = _part(path), _old(path)
     try:
+        if old.is_dir() and not path.exists():  # a run was killed when the older folder had been moved away
+            os.rename(old, path)
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
         part.mkdir(parents=True)
         yield part
         for file in part.rglob("*"):
-            handle = os.open(file, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-        sync_folder(part)
+            sync(file)
+        sync(part)
         if path.is_dir():  # moved away whole: removed file by file, a killed run would leave half of it
             os.rename(path, old)
         os.rename(part, path)
-        sync_folder(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
     except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
         if old.exists() and not path.exists():
-            os.rename(old, path)
+            try:
+                os.rename(old, path)
+            except OSError as second:
+                what = f"could not be written ({second.strerror or second}); what was there is {old} now"
+                raise StorageError(what, file=path) from error
         if isinstance(error, OSError):
             raise _storage_error(path, error) from error
         raise
+    _confirm(path)
+    shutil.rmtree(old, ignore_errors=True)

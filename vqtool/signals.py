@@ -1,36 +1,65 @@
-"""Stop requests: SIGINT and SIGTERM set a flag that long work looks at between steps, never inside one."""
+"""Signals as flags that long work looks at between steps, never inside one.
+
+SIGINT and SIGTERM ask it to stop, SIGUSR1 asks training for a checkpoint. Readers and loops call `check()`; outside
+of a `StopRequest` (a library's caller) it does nothing, and signals do what they did before.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from types import FrameType, TracebackType
 
 from vqtool.errors import InterruptedRun
 
+_active: list[StopRequest] = []
+
 
 class StopRequest:
-    """Within this context the first SIGINT or SIGTERM only sets `signum`; a second one kills as usual."""
+    """Within this context the first SIGINT or SIGTERM only sets `signum`; a second one kills as usual.
+
+    SIGUSR1 sets `checkpoint`. A signal that was ignored before (nohup, a shell's background job) stays ignored.
+    """
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self.checkpoint = False
         self._before: dict[int, object] = {}
 
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
+    def _stop(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
         signal.signal(signum, signal.SIG_DFL)
 
+    def _keep(self, signum: int, frame: FrameType | None) -> None:
+        self.checkpoint = True
+
     def __enter__(self) -> StopRequest:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
+        _active.append(self)
+        handlers = {name: self._stop for name in ("SIGINT", "SIGTERM")} | {"SIGUSR1": self._keep}
+        with contextlib.suppress(ValueError):  # not in the main thread: signals go elsewhere
+            for name, handler in handlers.items():
+                number = getattr(signal, name, None)  # Windows has no SIGUSR1
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, handler)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _active.remove(self)
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def check(self) -> None:
-        """Raise InterruptedRun where a stop was asked for: the output in progress is then dropped, whole."""
-        if self.signum is not None:
-            raise InterruptedRun("interrupted; nothing was written", signum=self.signum)
+
+def check() -> None:
+    """Raise InterruptedRun where a stop was asked for: the output in progress is then dropped, whole."""
+    if _active and (signum := _active[-1].signum) is not None:
+        raise InterruptedRun("interrupted; nothing was written", signum=signum)
+
+
+def checkpoint_asked() -> bool:
+    """Whether SIGUSR1 came since this was last asked."""
+    if not _active or not _active[-1].checkpoint:
+        return False
+    _active[-1].checkpoint = False
+    return True

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vqtool.errors import MissingInputError, StorageError, UsageError, VqtoolError
+from vqtool.errors import MissingInputError, UsageError, VqtoolError
 from vqtool.formats import FORMATS, named_format, sniff
+from vqtool.reading import read_bytes
 
 MAX_LIST_BYTES = 64 << 20
+MAX_LISTS = 16  # in one another
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,14 @@ def find_sources(words: Sequence[str], format: str, on_bad: Callable[[VqtoolErro
                 except VqtoolError as error:
                     on_bad(error)
     if not found:
-        raise MissingInputError("nothing to import found", file=words[0])
+        chosen = FORMATS.values() if format == "auto" else [FORMATS[format]]
+        suffixes = ", ".join(dict.fromkeys(suffix for one in chosen for suffix in one.suffixes))
+        raise MissingInputError(f"holds nothing to import: no file ends in {suffixes}", file=words[0])
     kinds = Counter(found.values())
     if len(kinds) > 1:
         listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        raise UsageError(
-            f"found files of several formats ({listed}); choose with --format {kinds.most_common(1)[0][0]}"
-        )
+        what = f"found files of several formats ({listed}); choose with --format {kinds.most_common(1)[0][0]}"
+        raise UsageError(what, file=words[0] if len(words) == 1 else None)
     base = Path(os.path.commonpath([os.path.abspath(path) for path in bases]))
     sources = [Source(path, _name(path, base), kind) for path, kind in found.items()]
     names: dict[str, Path] = {}
@@ -70,36 +73,34 @@ def _name(path: Path, base: Path) -> str:
     return place.with_suffix("").as_posix()
 
 
-def _paths(word: str) -> Iterator[Path]:
-    """What one word names: itself, or what it matches or lists."""
+def _paths(word: str, inside: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """What one word names: itself, or what it matches or lists; `inside` are the lists that it stands in."""
     path = Path(word)
+    if not word:
+        raise UsageError("a source without a name; name a file or folder (. is this one)")
     if path.exists():
         yield path
     elif word.startswith("@"):
         listed = Path(word[1:])
+        if len(inside) == MAX_LISTS:
+            raise UsageError(f"is more than {MAX_LISTS} lists deep; does it list itself?", file=inside[0])
         for line in _list(listed):
             at = "@" if line.startswith("@") else ""
-            yield from _paths(at + str(listed.parent / line.removeprefix("@")))
+            yield from _paths(at + str(listed.parent / line.removeprefix("@")), (*inside, listed))
     elif glob.has_magic(word):
         matches = sorted(glob.glob(word, recursive=True))
         if not matches:
             raise MissingInputError("matches no file", file=word)
         yield from map(Path, matches)
     else:
-        raise MissingInputError("no such file", file=word)
+        raise MissingInputError("no such file" + (f"; {inside[-1]} lists it" if inside else ""), file=word)
 
 
 def _list(path: Path) -> list[str]:
     """The lines of a list that are neither empty nor begin with #."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_LIST_BYTES + 1)
-    except FileNotFoundError:
-        raise MissingInputError("no such list", file=path) from None
-    except OSError as error:
-        raise StorageError(f"cannot be read ({error.strerror})", file=path) from error
-    if len(data) > MAX_LIST_BYTES:
-        raise UsageError("is too large for a list of files", file=path)
+    if not path.exists():
+        raise MissingInputError("no such list", file=path)
+    data = read_bytes(path, MAX_LIST_BYTES)
     lines = [line.strip() for line in os.fsdecode(data).splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 

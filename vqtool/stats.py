@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -62,10 +63,15 @@ class ColumnStats:
         return np.where(self.constant, 1.0, self.std)
 
 
-def column_stats(motion: MotionSet, clips: list[int]) -> ColumnStats:
-    """Statistics of those clips; DataError at the first frame that is not finite."""
+def column_stats(motion: MotionSet, clips: list[int], digest: Any = None) -> ColumnStats:
+    """Statistics of those clips; DataError at the first frame that is not finite.
+
+    `digest`, one of hashlib, is fed all frames as float32.
+    """
     stats = ColumnStats.empty(motion.dim)
     for clip in clips:
         for frames in motion.blocks(clip):
+            if digest is not None:
+                digest.update(np.ascontiguousarray(frames, dtype="<f4").data)
             stats = stats.merge(ColumnStats.of(frames))
     return stats

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,8 @@ import h5py
 import numpy as np
 
 import vqtool
-from vqtool.companions import Companions, joined, read_companions
+from vqtool import signals
+from vqtool.companions import Companions, joined, read_companions, some
 from vqtool.errors import DataError, UsageError
 from vqtool.flat import FlatReader, FlatWriter
 from vqtool.hdf5 import (
@@ -32,6 +35,11 @@ from vqtool.hdf5 import (
 )
 from vqtool.publish import publish
 from vqtool.splits import selected
+
+MAX_COLUMNS = 1 << 20  # of a frame: a row is always read whole
+MAX_CHUNK_BYTES = 128 << 20  # of a compressed chunk, which is read whole as well
+LARGE_BYTES = 64 << 20  # smaller data may shrink as far as it likes;
+MAX_EXPANSION = 200  # larger data that grows more than so many times when it is read is no motion
 
 
 class MotionWriter:
@@ -106,6 +114,33 @@ def create_motion(
         writer.close()
 
 
+def check_columns(path: Path, dataset: str | None, columns: int) -> None:
+    """DataError for more columns than a row may have."""
+    if columns > MAX_COLUMNS:
+        what = f"has {columns:,} columns; motion has at most {MAX_COLUMNS:,}"
+        raise DataError(what, file=path, dataset=dataset)
+
+
+def check_expansion(path: Path, dataset: str, size: int, stored: int) -> None:
+    """DataError for much data that takes next to nothing in its file, as no motion does but a bomb."""
+    if size > LARGE_BYTES and size > MAX_EXPANSION * stored:
+        what = f"would grow from {stored:,} to {size:,} bytes, as only zeros do; write it again without compression"
+        raise DataError(what, file=path, dataset=dataset)
+
+
+def _check_size(path: Path, dataset: h5py.Dataset) -> None:
+    """DataError for what reading would take unbounded memory or time."""
+    name = dataset.name
+    check_columns(path, name, int(np.prod(dataset.shape[1:], dtype=object)))
+    if dataset.id.get_create_plist().get_nfilters():
+        chunk = int(np.prod(dataset.chunks, dtype=object)) * dataset.dtype.itemsize
+        if chunk > MAX_CHUNK_BYTES:
+            what = f"has compressed chunks of {chunk >> 20:,} MiB, more than {MAX_CHUNK_BYTES >> 20}"
+            raise DataError(f"{what}; h5repack -l makes others", file=path, dataset=name)
+        size = int(np.prod(dataset.shape, dtype=object)) * dataset.dtype.itemsize
+        check_expansion(path, name, size, dataset.id.get_storage_size())
+
+
 class _Source(Protocol):
     """One input file as a list of clips."""
 
@@ -123,6 +158,8 @@ class _Source(Protocol):
 
     def place(self, clip: int) -> str: ...
 
+    def identity(self) -> str: ...
+
     def close(self) -> None: ...
 
 
@@ -139,6 +176,8 @@ class _MotionFile:
             raise
 
     def _open(self) -> None:
+        with damaged(self.path, "frames"):
+            _check_size(self.path, self._flat.rows["frames"])
         self.names = self._flat.names
         self.lengths = np.diff(self._flat.offsets)
         self.dim = int(self._flat.rows["frames"].shape[1])
@@ -147,7 +186,16 @@ class _MotionFile:
         self.fps = float(fps) if isinstance(fps, int | float) else None
         self.layout = str(self.attrs.get("layout") or "raw")
         self.companions = read_companions(self._flat)
+        self._check_skeleton()
         self._map = self._flat.memmap("frames")
+
+    def _check_skeleton(self) -> None:
+        """DataError where the columns are not those of the joints."""
+        joints = len(self.companions.bodies[0].names) if self.companions.bodies else 0
+        expected = {"joints": 12 * joints - 1, "positions": 3 * joints}.get(self.layout, self.dim)
+        if joints and self.dim != expected:
+            what = f"has {joints} joints, whose layout {self.layout} has {expected} columns, not {self.dim}"
+            raise DataError(f"{what}; the file is damaged", file=self.path, dataset="skeleton")
 
     def read(self, clip: int, start: int, stop: int) -> np.ndarray:
         first = int(self._flat.offsets[clip])
@@ -165,6 +213,9 @@ class _MotionFile:
 
     def place(self, clip: int) -> str:
         return "frames"
+
+    def identity(self) -> str:
+        return str(self.attrs.get("sha256"))
 
     def close(self) -> None:
         self._map = None
@@ -187,16 +238,20 @@ class DatasetFile:
     def _open(self, pattern: str | None) -> None:
         path = self.path
         self._clips: list[h5py.Dataset] = []
+        others: list[str] = []
         widths: dict[int, str] = {}
         rates: dict[float, str] = {}
         for dataset in walk(path, self._h5):
             name = dataset.name.lstrip("/")
             if pattern is not None and not _matches(name, pattern):
+                others.append(f"{name} ({_described(dataset)})")
                 continue
             if not has_numbers(dataset) or not _is_clip(dataset.shape):
+                others.append(f"{name} ({_described(dataset)})")
                 continue
             with damaged(path, name):
                 check_dataset(path, dataset)
+                _check_size(path, dataset)
             self._clips.append(dataset)
             widths.setdefault(int(np.prod(dataset.shape[1:])), name)
             node: h5py.Group | h5py.Dataset = dataset
@@ -208,7 +263,8 @@ class DatasetFile:
                 rates.setdefault(float(rate), name)
         if not self._clips:
             which = f"that matches --dataset {pattern!r}" if pattern else "of numbers"
-            raise DataError(f"holds no [T, D] dataset {which}", file=path)
+            what = f"but {some(others)}" if others else "and no links are followed"
+            raise DataError(f"holds no [T, D] dataset {which}, {what}", file=path)
         if len(widths) > 1:
             listed = ", ".join(f"{name} has {width} columns" for width, name in list(widths.items())[:4])
             raise DataError(f"its datasets differ: {listed}; choose with --dataset 'PATTERN'", file=path)
@@ -235,9 +291,24 @@ class DatasetFile:
         """The dataset of a clip."""
         return str(self._clips[clip].name)
 
+    def identity(self) -> str:
+        """Size and time of change: such a file has no SHA-256, and to read it all takes as long as some work on it."""
+        stat = self.path.stat()
+        return f"{stat.st_size} {stat.st_mtime_ns}"
+
     def close(self) -> None:
         """Close the file."""
         self._h5.close()
+
+
+def _described(dataset: h5py.Dataset) -> str:
+    """Shape and type in a few letters; numpy has no word for some types."""
+    try:
+        kind = str(dataset.dtype)
+    except (TypeError, ValueError):
+        kind = "of an unknown type"
+    shape = "empty" if dataset.shape is None else "x".join(map(str, dataset.shape)) or "scalar"
+    return f"{shape} {kind}" if len(kind) <= 20 else f"{shape} of records"
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -277,8 +348,11 @@ class MotionSet:
         self._sources: list[_Source] = []
         try:
             for path in self.paths:
+                signals.check()
                 self._sources.append(_open_source(path, dataset))
             self._join(fps)
+            self._unverified = list(self._sources)
+            self._sound: set[int] = set()
         except BaseException:
             self.close()
             raise
@@ -299,13 +373,17 @@ class MotionSet:
             asked["fps"] = (rate, rate if other.fps is None else other.fps)
             for what, (mine, theirs) in asked.items():
                 if mine != theirs:
-                    raise DataError(f"has {what} {theirs}, but {first.path} has {mine}", file=other.path)
+                    what = f"has {what} {theirs}, but {first.path} has {mine}; give files that are alike"
+                    raise DataError(what, file=other.path)
         self.fps = float(rate)
         self.dim, self.layout = first.dim, first.layout
         if self.dim == 0:
             raise DataError("its clips have no columns", file=first.path)
         taken: dict[str, int] = {}
         for source in self._sources:
+            if len(set(source.names)) < len(source.names):
+                twice = Counter(source.names).most_common(1)[0][0]
+                raise DataError("two clips have this name; the file is damaged", file=source.path, clip=twice[:80])
             for name in source.names:
                 taken[name] = taken.get(name, 0) + 1
         self.names: list[str] = []
@@ -315,7 +393,10 @@ class MotionSet:
                 self.names.append(name if taken[name] == 1 else f"{source.path.stem}/{name}")
                 self._where.append((source, clip))
         if len(set(self.names)) != len(self.names):
-            raise DataError("two inputs hold clips of the same names and have the same file name; encode them apart")
+            twice = Counter(self.names).most_common(1)[0][0]
+            where = next(source.path for source, _ in reversed(self._where) if source.path.stem == twice.split("/")[0])
+            what = "two inputs hold clips of the same names and have the same file name; rename one, or leave it out"
+            raise DataError(what, file=where)
         self.lengths: np.ndarray = np.concatenate([source.lengths for source in self._sources])
         self.companions = joined([(source.path, len(source.names), source.companions) for source in self._sources])
 
@@ -338,6 +419,12 @@ class MotionSet:
         """The files as a JSON list of names, for provenance (the first hundred, then how many more)."""
         names = [path.name for path in self.paths]
         return json.dumps(names if len(names) <= 100 else [*names[:100], f"and {len(names) - 100} more"])
+
+    @property
+    def identity(self) -> str:
+        """What changes when any clip does: a SHA-256 of the names and of what each file says of its content."""
+        told = [[source.identity() for source in self._sources], self.names, self.lengths.tolist()]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def read_all(self, clip: int) -> np.ndarray:
         """A whole clip, [T, D] float32; DataError at the first frame that is not finite."""
@@ -376,6 +463,7 @@ class MotionSet:
         source, index = self._where[clip]
         step = block_rows(self.dim, 4)
         for start in range(0, int(self.lengths[clip]), step):
+            signals.check()
             frames = self.read(clip, start, min(start + step, int(self.lengths[clip])))
             finite = np.isfinite(frames).all(axis=1)
             if not finite.all():
@@ -391,14 +479,34 @@ class MotionSet:
             yield frames
 
     def check(self, clip: int) -> None:
-        """Read a whole clip; DataError at the first frame that is not finite."""
-        for _ in self.blocks(clip):
-            pass
+        """Read a whole clip, once; DataError at the first frame that is not finite."""
+        if clip not in self._sound:
+            for _ in self.blocks(clip):
+                pass
+            self._sound.add(clip)
 
     def verify(self) -> None:
-        """Compare each motion.h5 with its SHA-256; DataError when a bit has changed."""
-        for source in self._sources:
-            source.verify()
+        """Compare each motion.h5 with its SHA-256, once; DataError when a bit has changed."""
+        while self._unverified:
+            self._unverified[0].verify()
+            del self._unverified[0]
+
+    def usable(self, on_error: str = "stop") -> tuple[list[int], list[str]]:
+        """Verify the files and read every frame: clips to work on, and why others are left out.
+
+        Raises DataError at the first clip with NaN or infinity, unless on_error is "skip".
+        """
+        self.verify()
+        clips, skipped = [], []
+        for clip in range(len(self)):
+            try:
+                self.check(clip)
+                clips.append(clip)
+            except DataError as error:
+                if on_error != "skip":
+                    raise
+                skipped.append(str(error))
+        return clips, skipped
 
     def close(self) -> None:
         """Close all files."""

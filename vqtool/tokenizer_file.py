@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -20,12 +21,22 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 import vqtool
-from vqtool.errors import DataError, MissingInputError, StorageError
+from vqtool.companions import skeleton_difference
+from vqtool.config import build_config, flatten
+from vqtool.errors import DataError, MismatchError, MissingInputError, UsageError
 from vqtool.publish import publish_bytes
+from vqtool.reading import opened
+from vqtool.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    from vqtool.store import MotionSet
+    from vqtool.tokens import TokenSet
 
 NAME = "tokenizer.safetensors"
 FORMAT = "vqtool.tokenizer"
 MAX_HEADER = 1 << 20
+# What tokenizer_id covers, besides the model's tensors. What is added to the header later must stay out of it.
+IDENTITY = ("config", "dim", "fps", "layout", "downsample", "codebook_sizes", "codebook_keys")
 
 
 @dataclass
@@ -37,6 +48,7 @@ class TokenizerFile:
     downsample      motion frames per token frame
     codebook_sizes  K of each layer, [] for a VAE
     codebook_keys   names of the tensors that hold the code vectors [K, C], [] where they are implicit (FSQ)
+    joints          {"names": [...], "parents": [...]} of the skeleton that the columns describe; None: not known
     """
 
     config: dict[str, Any]
@@ -46,6 +58,7 @@ class TokenizerFile:
     downsample: int
     codebook_sizes: list[int]
     codebook_keys: list[str]
+    joints: dict[str, Any] | None = None
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     path: Path | None = None
 
@@ -58,9 +71,35 @@ class TokenizerFile:
         return digest.hexdigest()
 
     def _plain(self) -> dict[str, Any]:
-        fields = asdict(self)
-        del fields["tensors"], fields["path"]
-        return fields
+        return {name: getattr(self, name) for name in IDENTITY}
+
+    def check_motion(self, motion: MotionSet) -> None:
+        """MismatchError where the clips have other columns, frame rate or layout than the training data."""
+        where = motion.paths[0]
+        if motion.dim != self.dim:
+            trained = f"the tokenizer was trained on {self.dim} (layout {self.layout})"
+            raise MismatchError(f"has {motion.dim} columns, but {trained}; encode data of that layout", file=where)
+        if motion.layout != self.layout:
+            what = f"has layout {motion.layout}, but the tokenizer was trained on {self.layout}"
+            raise MismatchError(f"{what}; import it with --layout {self.layout}", file=where)
+        if abs(motion.fps - self.fps) > 1e-3 * self.fps:
+            what = f"has {motion.fps:g} fps, but the tokenizer was trained at {self.fps:g}"
+            raise MismatchError(f"{what}; import it with --fps {self.fps:g}", file=where)
+        bodies = motion.companions.bodies
+        if self.joints is not None and bodies and (difference := self._joints_differ(bodies[0])):
+            raise MismatchError(f"has another skeleton than the tokenizer was trained on: {difference}", file=where)
+
+    def _joints_differ(self, body: Skeleton) -> str:
+        assert self.joints is not None
+        names, parents = tuple(self.joints["names"]), tuple(self.joints["parents"])
+        return skeleton_difference(Skeleton(names, parents, np.zeros((len(names), 3))), body)
+
+    def check_tokens(self, tokens: TokenSet) -> None:
+        """MismatchError where another tokenizer made them."""
+        mine, theirs = self.tokenizer_id, tokens.header.tokenizer_id
+        if mine != theirs:
+            what = f"was made by tokenizer {theirs[:12]}, not by {self.path} ({mine[:12]})"
+            raise MismatchError(f"{what}; name the run that encoded it", file=tokens.path)
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write the file whole or not at all."""
@@ -69,6 +108,7 @@ class TokenizerFile:
             "format_version": 1,
             "vqtool_version": vqtool.__version__,
             "tokenizer_id": self.tokenizer_id,
+            "joints": self.joints,
         }
         publish_bytes(path, pack(self.tensors, header), force=force)
 
@@ -92,26 +132,23 @@ def pack(tensors: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> bytes:
     """A safetensors file with one JSON object in its header, to which the SHA-256 of tensors and header is added."""
     plain = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     header = {**header, "sha256": file_digest(plain, header)}
+    assert len(json.dumps(header)) < MAX_HEADER // 2, "unpack would refuse it"
     packed: bytes = save_tensors(plain, metadata={"vqtool": json.dumps(header, sort_keys=True)})
     return packed
 
 
 def unpack(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Tensors and header of a file that `pack` made; DataError where it is damaged, flipped bits included."""
-    try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
-            raise DataError("is not a file; name a tokenizer.safetensors", file=path)
-        with path.open("rb") as file:
-            start = file.read(8)
-            size = int.from_bytes(start, "little")
-            # Before the rest is read: it may be a large file of another kind.
-            if not 2 <= size <= min(MAX_HEADER, path.stat().st_size - 8):
-                raise DataError("is not a vqtool safetensors file, or is damaged", file=path)
-            data = start + file.read()
-    except FileNotFoundError:
-        raise MissingInputError("no such file", file=path) from None
-    except OSError as error:
-        raise StorageError(f"cannot be read ({error.strerror})", file=path) from error
+    with opened(path) as file:
+        start = file.read(8)
+        size = int.from_bytes(start, "little")
+        # Before the rest is read: it may be a large file of another kind.
+        if not 2 <= size <= min(MAX_HEADER, path.stat().st_size - 8):
+            raise DataError("is not a vqtool safetensors file, or is damaged", file=path)
+        head = file.read(size)
+        if b'"vqtool"' not in head:
+            raise DataError("is not a vqtool safetensors file, or is damaged", file=path)
+        data = start + head + file.read()
     try:
         header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["vqtool"])
         tensors = dict(load_tensors(data))
@@ -144,10 +181,70 @@ def read_tokenizer(run: Path) -> TokenizerFile:
         version = header.get("format_version")
         raise DataError(f"has format version {version}; this vqtool reads 1, so update vqtool", file=path)
     try:
-        names = ("config", "dim", "fps", "layout", "downsample", "codebook_sizes", "codebook_keys")
-        found = TokenizerFile(**{name: header[name] for name in names}, tensors=tensors, path=path)
+        known = {name: header[name] for name in IDENTITY}
+        found = TokenizerFile(**known, joints=header.get("joints"), tensors=tensors, path=path)
+        if found.joints is not None and len(found.joints["names"]) != len(found.joints["parents"]):
+            raise DataError("its joints do not fit; the file is damaged", file=path)
         if found.tokenizer_id != header["tokenizer_id"]:
             raise DataError("does not match its tokenizer_id: it was edited; use the file as trained", file=path)
     except (KeyError, TypeError) as error:
         raise DataError("its header is incomplete; the file is damaged", file=path) from error
+    if fault := _header_fault(found):
+        raise DataError(f"{fault}; the file was edited, use it as trained", file=path)
     return found
+
+
+def _header_fault(file: TokenizerFile) -> str:
+    """What in a header cannot be, "" if all can."""
+    sizes, keys = file.codebook_sizes, file.codebook_keys
+    if not (isinstance(file.config, dict) and all(isinstance(section, dict) for section in file.config.values())):
+        return "its config is not one of sections"
+    if not isinstance(bottleneck := file.config.get("model", {}).get("bottleneck", ""), str):
+        return f"its bottleneck is {bottleneck!r}"
+    if type(file.dim) is not int or file.dim < 1:
+        return f"its dim is {file.dim!r}"
+    if type(file.fps) not in (int, float) or not 0 < file.fps < math.inf:
+        return f"its fps is {file.fps!r}"
+    if not isinstance(file.layout, str):
+        return f"its layout is {file.layout!r}"
+    if type(file.downsample) is not int or file.downsample not in (1, 2, 4, 8):
+        return f"its downsample is {file.downsample!r}"
+    if not isinstance(sizes, list) or not all(type(size) is int and 0 < size < 2**32 for size in sizes):
+        return f"its codebook_sizes are {sizes!r}"
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        return f"its codebook_keys are {keys!r}"
+    return ""
+
+
+def check_tokenizer(file: TokenizerFile) -> None:
+    """DataError where config, codebooks and weights cannot work together, before a model is made of them."""
+    fault = _model_fault(file)
+    if fault:
+        raise DataError(f"{fault}; the file was edited, use it as trained", file=file.path)
+
+
+def _model_fault(file: TokenizerFile) -> str:
+    try:
+        config = build_config(flatten(file.config, "config"))
+    except UsageError as error:
+        return f"its config cannot be used, or is of a newer vqtool ({error.what})"
+    sizes, keys, weights = file.codebook_sizes, file.codebook_keys, file.tensors
+    for name in ("model.normalizer.mean", "model.normalizer.scale"):
+        if name not in weights or weights[name].shape != (file.dim,):
+            return f"its dim {file.dim} is not that of its statistics"
+    if not (weights["model.normalizer.scale"] > 0).all():
+        return "its statistics have a scale of 0"
+    if file.downsample != config.model.downsample:
+        return f"its downsample {file.downsample} is not that of its config, {config.model.downsample}"
+    layers = config.bottleneck.get("num_quantizers", len(sizes))
+    if bool(sizes) == (config.model.bottleneck == "vae") or (sizes and layers != len(sizes)):
+        return f"its {len(sizes)} codebooks are not those of its config"
+    if len(keys) not in (0, len(sizes)):
+        return f"it names {len(keys)} tensors for {len(sizes)} codebooks"
+    for key, size in zip(keys, sizes, strict=False):
+        if key not in weights or weights[key].shape[:1] != (size,):
+            return f"its codebook {key} does not hold {size:,} codes"
+    for name, value in weights.items():
+        if name.startswith("model.") and value.dtype.kind == "f" and not np.isfinite(value).all():
+            return f"its weights {name} are not finite"
+    return ""

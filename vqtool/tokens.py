@@ -186,6 +186,7 @@ class TokenSet:
             self.is_latents = attribute(file, "format") == "vqtool.latents"
         kind, rows = ("latents", ["mean", "logvar"]) if self.is_latents else ("tokens", ["codes"])
         self._flat = FlatReader(path, kind, rows)
+        self._checked = False
         try:
             self._open()
         except BaseException:
@@ -231,6 +232,11 @@ class TokenSet:
     def num_tokens(self) -> int:
         """Token frames in all clips, sum of L."""
         return int(self.offsets[-1])
+
+    @property
+    def identity(self) -> str:
+        """The SHA-256 of all that the file holds, as it says; `verify` compares."""
+        return str(self._flat.attrs.get("sha256"))
 
     @property
     def codebooks(self) -> list[np.ndarray]:
@@ -286,6 +292,14 @@ class TokenSet:
     def verify(self) -> None:
         """Compare the whole file with its SHA-256; DataError when a bit has changed."""
         self._flat.verify()
+
+    def check(self) -> None:
+        """`check_codes` and `verify` in one pass, and only once."""
+        if not self._checked:
+            if not self.is_latents:
+                self.check_codes()
+            self.verify()
+            self._checked = True
 
     def close(self) -> None:
         """Close the file."""

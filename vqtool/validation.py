@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vqtool.companions import some
 from vqtool.errors import DataError, VqtoolError
 from vqtool.motion import column_groups, column_names
 from vqtool.stats import ColumnStats
@@ -42,7 +43,7 @@ def find_problems(
             yield from _of_file(motion, min_frames, progress)
             shared = [name for name in motion.names if name in seen]
             if shared:
-                yield DataError(f"clips of the same names are in {seen[shared[0]]}: {_some(shared)}", file=path)
+                yield DataError(f"clips of the same names are in {seen[shared[0]]}: {some(shared, SHOWN)}", file=path)
             seen |= dict.fromkeys(motion.names, path)
             first = first or motion
             for what in ("dim", "layout", "fps"):
@@ -78,7 +79,7 @@ def _of_file(motion: MotionSet, min_frames: int, progress: Callable[[int], None]
         body = motion.companions.bodies[0].names if motion.companions.bodies else None
         names = column_names(motion.layout, motion.dim, body)
         still = [f"{column} ({names[column]})" for column in np.flatnonzero(stats.constant)]
-        yield DataError(f"{len(still)} of {motion.dim} columns never move: {_some(still)}", file=path)
+        yield DataError(f"{len(still)} of {motion.dim} columns never move: {some(still, SHOWN)}", file=path)
 
 
 def _of_clip(motion: MotionSet, clip: int) -> Iterator[DataError]:
@@ -104,7 +105,7 @@ def _of_clip(motion: MotionSet, clip: int) -> Iterator[DataError]:
         what = f"the root moves at {fastest:,.0f} m/s; cut the clip there, or mend it"
         yield DataError(what, file=path, clip=name, frame=teleported)
     if wraps:
-        columns = _some([str(column) for column in sorted(wraps)])
+        columns = some([str(column) for column in sorted(wraps)], SHOWN)
         what = (
             f"{sum(wraps.values())} jumps of a full turn in columns {columns}; import the joints, or unwrap the angles"
         )
@@ -132,7 +133,3 @@ def _wraps(rows: np.ndarray) -> np.ndarray:
         angle = (largest <= 1.0001 * half) & (largest > 0.9 * half)
         found |= angle & (np.abs(after - before) > 5 / 3 * half)
     return found
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -12,6 +12,15 @@ import sys
 import traceback
 from typing import Annotated
 
+# A caller may have closed them (>&-): then the next file to be opened would take their number, and the first print
+# would go into it.
+if None in (sys.stdin, sys.stdout, sys.stderr):
+    while os.open(os.devnull, os.O_RDWR) < 2:  # takes the lowest number that is free
+        pass
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
 # Typer would colour pipes under GITHUB_ACTIONS, FORCE_COLOR or PY_COLORS.
 if not sys.stdout.isatty():
     os.environ.setdefault("_TYPER_FORCE_DISABLE_TERMINAL", "1")
@@ -20,6 +29,7 @@ import typer
 
 import vqtool
 from vqtool.cli.decode import decode
+from vqtool.cli.doctor import doctor
 from vqtool.cli.edit import edit
 from vqtool.cli.encode import encode
 from vqtool.cli.evaluate import evaluate
@@ -30,6 +40,7 @@ from vqtool.cli.stats import stats
 from vqtool.cli.train import train
 from vqtool.cli.validate import validate
 from vqtool.errors import InterruptedRun, VqtoolError
+from vqtool.signals import StopRequest
 
 app = typer.Typer(
     name="vqtool",
@@ -38,7 +49,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (import_, validate, stats, train, encode, decode, export, inspect_codebook, evaluate):
+for command in (import_, validate, stats, train, encode, decode, export, inspect_codebook, evaluate, doctor):
     app.command(command.__name__.strip("_").replace("_", "-"))(command)
 app.add_typer(edit, context_settings={"help_option_names": ["-h", "--help"]})
 
@@ -79,6 +90,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command line and return its exit code; every error is one line on stderr."""
     global _debug
     _debug = bool(os.environ.get("VQTOOL_DEBUG"))
+    with StopRequest():
+        return _run(argv)
+
+
+def _run(argv: list[str] | None) -> int:
     try:
         result = app(args=argv, prog_name="vqtool", standalone_mode=False)
         sys.stdout.flush()
@@ -86,17 +102,18 @@ def main(argv: list[str] | None = None) -> int:
     except (BrokenPipeError, SystemExit) as error:
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
             raise
-        # The reader (head, less) has enough. Python must not try to flush the rest at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()  # the reader (head, less) has enough
         return 0
-    except KeyboardInterrupt:
-        return _die_by(signal.SIGINT, "interrupted")
     except InterruptedRun as error:
         return _die_by(error.signum, str(error))
     except VqtoolError as error:
         return _fail(str(error), error.exit_code)
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
+        place = f"{error.filename}: " if error.filename else "output: "  # files have been named by now
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _forget_stdout()
         return _fail(f"{place}{error.strerror or error}", 74)
     except MemoryError:
         return _fail("out of memory; try a smaller batch or fewer columns", 74)
@@ -107,10 +124,15 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(f"internal error, please report it: {type(error).__name__}: {error}{hint}", 70)
 
 
+def _forget_stdout() -> None:
+    """Python must not try to flush the rest at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _fail(message: str, code: int) -> int:
     if _debug:
         traceback.print_exc()
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):
         if message:
             print(f"vqtool: error: {' '.join(message.split())}", file=sys.stderr)
     return code
@@ -118,7 +140,8 @@ def _fail(message: str, code: int) -> int:
 
 def _die_by(signum: int, message: str) -> int:
     """End as the signal would have ended the process, so that a shell script stops too."""
-    print(f"vqtool: {message}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        print(f"vqtool: {message}", file=sys.stderr, flush=True)
     signal.signal(signum, signal.SIG_DFL)
     os.kill(os.getpid(), signum)
     return 128 + signum

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import tempfile
@@ -26,11 +27,12 @@ from vqtool.cli.options import (
     Threads,
     metered,
     set_threads,
+    tell_parts,
 )
 
 if TYPE_CHECKING:
-    from vqtool.nn.codec import Codec
     from vqtool.token_formats import ImportedTokens, ReadingOptions
+    from vqtool.tokenizer_file import TokenizerFile
 
 
 def decode(
@@ -69,6 +71,7 @@ def decode(
     from vqtool.errors import MissingInputError, UsageError
     from vqtool.publish import check_output
     from vqtool.token_formats import ReadingOptions, SequenceOptions, has_card
+    from vqtool.tokenizer_file import read_tokenizer
     from vqtool.tokens import TokenSet
 
     check_output(output, force=force, inputs=(tokens,))
@@ -83,20 +86,23 @@ def decode(
             if reading != ReadingOptions() or like is not None:
                 what = "says itself what it is; leave out --flatten, --delay, --offset, --repair and --like"
                 raise UsageError(what, file=tokens)
-    with tempfile.TemporaryDirectory(prefix="vqtool-") as folder:
-        if stored:
-            TokenSet(tokens).close()  # what is wrong with it is told before torch is loaded
+    tokenizer = read_tokenizer(run)
+    with contextlib.ExitStack() as stack:
+        read = None
+        if not stored:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vqtool-")))
+            tokens, read = _of_text(tokenizer, tokens, folder, reading, like)
+            num_quantizers = None if reading.num_quantizers else num_quantizers
+        clips = stack.enter_context(TokenSet(tokens))
+        tokenizer.check_tokens(clips)
+        clips.check()  # before torch, which takes seconds to come
         from vqtool.nn.codec import load
         from vqtool.nn.files import decode_file
 
         set_threads(threads)
-        codec = load(run, device=device)
-        done = None
-        if not stored:
-            tokens, done = _of_text(codec, tokens, Path(folder), reading, like)
-            num_quantizers = None if reading.num_quantizers else num_quantizers
-        with TokenSet(tokens) as clips, metered(int(clips.num_frames.sum()), "frame", quiet) as meter:
-            frames = decode_file(
+        codec = load(tokenizer, device=device)
+        with metered(int(clips.num_frames.sum()), "frame", quiet) as meter:
+            done = decode_file(
                 codec,
                 clips,
                 output,
@@ -105,15 +111,15 @@ def decode(
                 force=force,
                 progress=meter.add,
             )
-            count = len(clips)
-    seconds = meter.seconds
-    left_out = 0 if done is None else len(done.left_out)
+    tell_parts(done.parts_found, quiet)
+    left_out = 0 if read is None else len(read.left_out)
     if as_json:
-        result = {"schema_version": 1, "output": str(output), "clips": count, "frames": frames}
-        result |= {"repaired": 0 if done is None else len(done.repaired), "left_out": left_out}
-        typer.echo(json.dumps(result | {"seconds": round(seconds, 3)}))
+        result = {"schema_version": 1, "output": str(output), "clips": done.clips, "frames": done.frames}
+        result |= {"repaired": 0 if read is None else len(read.repaired), "left_out": left_out}
+        typer.echo(json.dumps(result | {"parts_found": done.parts_found, "seconds": round(meter.seconds, 3)}))
     else:
-        typer.echo(f"{output}: {count:,} clips, {frames:,} frames ({frames / max(seconds, 1e-9):,.0f} frames/s)")
+        rate = done.frames / max(meter.seconds, 1e-9)
+        typer.echo(f"{output}: {done.clips:,} clips, {done.frames:,} frames ({rate:,.0f} frames/s)")
     if left_out:
         raise typer.Exit(3)
 
@@ -121,7 +127,7 @@ def decode(
 def _is_hdf5(path: Path) -> bool:
     """Whether a file is, or is called as, HDF5; or is a folder that no export made."""
     from vqtool.formats import HDF5
-    from vqtool.formats.base import first_bytes
+    from vqtool.reading import first_bytes
     from vqtool.token_formats import has_card
 
     if path.is_dir():
@@ -130,13 +136,13 @@ def _is_hdf5(path: Path) -> bool:
 
 
 def _of_text(
-    codec: Codec, path: Path, folder: Path, reading: ReadingOptions, like: Path | None
+    tokenizer: TokenizerFile, path: Path, folder: Path, reading: ReadingOptions, like: Path | None
 ) -> tuple[Path, ImportedTokens]:
     """A tokens.h5 in `folder` of an export, or of what a model wrote."""
     from vqtool.errors import VqtoolError
     from vqtool.token_formats import Reference, import_tokens
 
-    reference = Reference.of_run(codec.info, [])
+    reference = Reference.of_run(tokenizer, [])
     if like is not None:
         body = Reference.of_tokens(like)
         reference.codebooks_for(body.header, like)  # refuses tokens of another run

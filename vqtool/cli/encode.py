@@ -24,6 +24,7 @@ from vqtool.cli.options import (
     say,
     set_threads,
     show_rows,
+    tell_parts,
 )
 
 if TYPE_CHECKING:
@@ -56,16 +57,21 @@ def encode(
     from vqtool.errors import UsageError
     from vqtool.publish import check_output
     from vqtool.store import MotionSet
+    from vqtool.tokenizer_file import read_tokenizer
 
     if on_error not in ("stop", "skip"):
         raise UsageError(f"--on-error is stop or skip, not {on_error!r}")
     check_output(output, force=force, inputs=tuple(motion))
+    tokenizer = read_tokenizer(run)
     with MotionSet(motion, dataset=dataset, fps=fps) as clips:
+        tokenizer.check_motion(clips)
+        if not dry_run:
+            clips.usable(on_error)  # before torch, which takes seconds to come
         from vqtool.nn.codec import load
         from vqtool.nn.files import encode_file
 
         set_threads(threads)
-        codec = load(run, device=device, numerics=numerics)
+        codec = load(tokenizer, device=device, numerics=numerics)
         frames = int(clips.lengths.sum())
         if dry_run:
             _show_plan(codec, clips, num_quantizers, as_json)
@@ -82,6 +88,7 @@ def encode(
             )
     for reason in done.skipped:
         say(f"skipped: {reason}")
+    tell_parts(done.parts_found, quiet)
     if as_json:
         result = {
             "schema_version": 1,
@@ -91,6 +98,7 @@ def encode(
             "token_frames": done.token_frames,
             "skipped": len(done.skipped),
             "decided_again": done.decided_again,
+            "parts_found": done.parts_found,
             "seconds": round(meter.seconds, 3),
         }
         typer.echo(json.dumps(result))
@@ -110,7 +118,6 @@ def _size(codec: Codec, token_frames: int, num_quantizers: int | None) -> str:
 
 
 def _show_plan(codec: Codec, motion: MotionSet, num_quantizers: int | None, as_json: bool) -> None:
-    codec.check_motion(motion)
     token_frames = int((-(-motion.lengths // codec.downsample)).sum())
     result = {"schema_version": 1, "clips": len(motion), "frames": int(motion.lengths.sum())}
     result |= {"token_frames": token_frames, "layers": codec.model.bottleneck.layers_asked(num_quantizers)}

@@ -46,19 +46,21 @@ def evaluate(
     Example: vqtool evaluate runs/imu sample_data/wrist_imu.h5 --split test
     """
     from vqtool.store import MotionSet
+    from vqtool.tokenizer_file import read_tokenizer
 
+    tokenizer = read_tokenizer(run)
     with MotionSet(motion, dataset=dataset, fps=fps) as clips:
+        tokenizer.check_motion(clips)
+        chosen = clips.select(split)
+        clips.verify()
+        for clip in chosen:
+            clips.check(clip)
         from vqtool.motion import column_groups
         from vqtool.nn.codec import load
         from vqtool.nn.evaluation import evaluate as measure
 
         set_threads(threads)
-        codec = load(run, device=device)
-        codec.check_motion(clips)
-        chosen = clips.select(split)
-        clips.verify()
-        for clip in chosen:
-            clips.check(clip)
+        codec = load(tokenizer, device=device)
         with metered(int(clips.lengths[chosen].sum()), "frame", quiet) as meter:
             found = measure(codec, clips, chosen, num_quantizers=num_quantizers, progress=meter.add)
         rate = clips.fps / codec.downsample

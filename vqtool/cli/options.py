@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vqtool.signals import StopRequest
+from vqtool import signals
 
 if TYPE_CHECKING:
     from vqtool.nn.evaluation import Evaluation
@@ -49,8 +49,15 @@ Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")]
 
 
 def say(text: str) -> None:
-    """One line for the person, on stderr."""
-    print(f"vqtool: {text}", file=sys.stderr, flush=True)
+    """One line for the person, on stderr; if nobody reads that any more, work goes on."""
+    with contextlib.suppress(OSError):
+        print(f"vqtool: {text}", file=sys.stderr, flush=True)
+
+
+def tell_parts(found: int, quiet: bool) -> None:
+    """That work went on from where an earlier run was stopped."""
+    if found and not quiet:
+        say(f"went on after {found} parts that an earlier run had done")
 
 
 def is_tokens(path: Path) -> bool:
@@ -100,9 +107,8 @@ def set_threads(threads: int | None) -> None:
 class Meter:
     """Progress towards `total` (None: unknown): a bar on a terminal, else a line in ten seconds; nothing if quiet."""
 
-    def __init__(self, total: int | None, unit: str, quiet: bool, stop: StopRequest | None = None) -> None:
+    def __init__(self, total: int | None, unit: str, quiet: bool) -> None:
         self.total, self.unit, self.quiet = total, unit, quiet
-        self._stop = stop
         self.done = 0
         self.begin = self._told = time.monotonic()
         self._bar: Any = None
@@ -113,8 +119,7 @@ class Meter:
 
     def add(self, count: int, note: str = "") -> None:
         """That many more are done; raises InterruptedRun where a stop was asked for."""
-        if self._stop is not None:
-            self._stop.check()
+        signals.check()
         self.done += count
         if self._bar is not None:
             if note:
@@ -149,10 +154,9 @@ class Meter:
 
 @contextlib.contextmanager
 def metered(total: int | None, unit: str, quiet: bool) -> Iterator[Meter]:
-    """Work that `meter.add` counts, and that SIGINT and SIGTERM end at the next count."""
-    with StopRequest() as stop:
-        meter = Meter(total, unit, quiet, stop)
-        try:
-            yield meter
-        finally:
-            meter.close()
+    """Work that `meter.add` counts, and that a signal ends at the next count."""
+    meter = Meter(total, unit, quiet)
+    try:
+        yield meter
+    finally:
+        meter.close()

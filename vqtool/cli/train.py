@@ -82,18 +82,15 @@ def train(
             _show_plan(settings, clips, as_json)
             return
 
+        clips.usable()  # before torch, which takes seconds to come
         from vqtool.nn.trainer import train as run_training
-        from vqtool.signals import StopRequest
 
         set_threads(threads)
         report = _Report(settings.train.steps, quiet)
-        with StopRequest() as stop:
-            try:
-                done = run_training(
-                    settings, clips, output, report, resume=resume, force=force, device=device, stop=stop
-                )
-            finally:
-                report.meter.close()
+        try:
+            done = run_training(settings, clips, output, report, resume=resume, force=force, device=device)
+        finally:
+            report.meter.close()
         _show(done, settings, as_json)
 
 

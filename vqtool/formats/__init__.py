@@ -16,6 +16,7 @@ from vqtool.formats.csv import csv_clips, is_csv, write_csv
 from vqtool.formats.hdf5 import hdf5_clips, is_hdf5, is_robomimic, robomimic_clips, write_robomimic
 from vqtool.formats.humanml3d import humanml3d_clips, is_humanml3d, source_stats, write_humanml3d
 from vqtool.formats.lerobot import is_lerobot, lerobot_clips
+from vqtool.reading import first_bytes
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
 # The first that fits is taken: AMASS files are npz files too.
@@ -48,4 +49,16 @@ def sniff(path: Path) -> str:
     for name, known in FORMATS.items():
         if folder == (not known.suffixes) and (folder or suffix in known.suffixes) and known.sniff(path):
             return name
-    raise DataError(f"is not of a known format ({', '.join(FORMATS)}), or is damaged; --format names one", file=path)
+    if folder:
+        raise DataError("holds no new_joint_vecs and no meta/info.json", file=path)
+    start = first_bytes(path, 2)
+    if not start:
+        raise DataError("is empty", file=path)
+    if start in (b"\xff\xfe", b"\xfe\xff"):
+        raise DataError("is UTF-16 text; save it as UTF-8", file=path)
+    expected = [known.about for known in FORMATS.values() if suffix in known.suffixes]
+    if not expected:
+        suffixes = dict.fromkeys(suffix for known in FORMATS.values() for suffix in known.suffixes)
+        raise DataError(f"has none of the suffixes {', '.join(suffixes)}; --format says what it is", file=path)
+    what = f"does not begin as {' or '.join(expected)} does: it is damaged or of another format; --format names one"
+    raise DataError(what, file=path)

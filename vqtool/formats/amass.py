@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from vqtool.companions import some
 from vqtool.errors import DataError, UsageError
 from vqtool.formats.arrays import frame_rate, is_npz, open_npz
 from vqtool.formats.base import Clip, ReadOptions, Recording
-from vqtool.formats.bvh import Z_UP, root_offset
+from vqtool.formats.bvh import LARGEST, Z_UP, root_offset
 from vqtool.rotations import vector_to_matrix
 from vqtool.skeleton import Skeleton, SkeletonMotion, with_offsets
 
@@ -78,17 +79,21 @@ def read_amass(path: Path, options: ReadOptions) -> Recording:
         poses, trans = arrays.read("poses"), arrays.read("trans")
     width = poses.shape[1] if poses.ndim == 2 else 0
     if width not in JOINTS or trans.shape != (len(poses), 3) or {poses.dtype.kind, trans.dtype.kind} != {"f"}:
-        known = ", ".join(map(str, JOINTS))
-        what = f"has poses {poses.shape} and trans {trans.shape}; [T, {known}] and [T, 3] were expected"
+        known = " or ".join(map(str, JOINTS))
+        found = f"poses {poses.shape} {poses.dtype} and trans {trans.shape} {trans.dtype}"
+        what = f"has {found}; floats [T, {known}] and [T, 3] were expected"
         raise DataError(what, file=path)
     if options.raw:
         return Recording(np.concatenate([trans, poses], axis=1), fps, "raw")
     if options.skeleton is None:
         raise UsageError("holds rotations but no joint offsets; add --skeleton rest.bvh, or --layout raw", file=path)
     if fps is None:
-        raise DataError("says no frame rate (mocap_framerate)", file=path)
-    if not np.isfinite(poses).all() or not np.isfinite(trans).all():
-        raise DataError("holds NaN or infinity", file=path)
+        raise DataError("says no frame rate; add mocap_framerate to the file", file=path)
+    for name, values in (("poses", poses), ("trans", trans)):
+        usable = (np.abs(values) < LARGEST).all(axis=1)
+        if not usable.all():
+            what = f"holds NaN, infinity or more than {LARGEST:.0g}; mend the file or leave it out"
+            raise DataError(what, file=path, dataset=name, frame=int(np.argmin(usable)))
     skeleton = options.skeleton
     numbers = _numbers(skeleton, JOINTS[width])
     rotations = vector_to_matrix(poses.reshape(len(poses), -1, 3)[:, numbers].astype(np.float64))
@@ -105,7 +110,7 @@ def _numbers(skeleton: Skeleton, joints: list[str]) -> list[int]:
     for name, parent in zip(skeleton.names, skeleton.parents, strict=True):
         number = known.get(_plain(name))
         if number is None:
-            raise UsageError(f"--skeleton has a joint {name!r}; those of this file are {', '.join(joints)}")
+            raise UsageError(f"--skeleton has a joint {name!r}; the file has {some(joints, 22)}")
         above = skeleton.names[parent] if parent >= 0 else ""
         expected = _PARENTS.get(joints[number], above)
         if _plain(above) != _plain(expected):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import tokenize
 import zipfile
 import zlib
@@ -11,18 +12,32 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from vqtool.errors import DataError, MissingInputError, StorageError
-from vqtool.formats.base import MAX_CLIP_BYTES, Clip, ReadOptions, Recording, as_frames, clip_file, first_bytes
+from vqtool.companions import some
+from vqtool.errors import DataError, StorageError
+from vqtool.formats.base import MAX_CLIP_BYTES, Clip, ReadOptions, Recording, as_frames, clip_file
+from vqtool.reading import first_bytes, opened
+from vqtool.store import check_columns, check_expansion
 
 if TYPE_CHECKING:
     from vqtool.store import MotionSet
 
 # What numpy raises on headers that are not its own.
-DAMAGE = (ValueError, EOFError, KeyError, TypeError, OverflowError, SyntaxError, tokenize.TokenError)
+DAMAGE = (
+    ValueError,
+    EOFError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    SyntaxError,
+    tokenize.TokenError,
+    RecursionError,
+    MemoryError,
+)
+REASONS = "damaged, cut off, or of another kind; save it again as numbers"
 RATES = ("fps", "framerate", "frame_rate", "mocap_framerate", "mocap_frame_rate")  # scalars of an npz
 
 
@@ -49,18 +64,36 @@ def npy_clips(path: Path, name: str, options: ReadOptions) -> Iterator[Clip]:
 def load_npy(path: Path) -> np.ndarray:
     """The array of a npy file; DataError where it is damaged, a pickle or larger than can be held."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise MissingInputError("no such file", file=path) from None
+        with opened(path) as file:
+            if file.read(2) == b"PK":
+                raise DataError("is not a npy file; name it .npz", file=path)
+            file.seek(0)
+            shape, dtype = _header(file)
+            if dtype.hasobject:
+                raise DataError("holds Python objects, which may run code; save it as numbers", file=path)
+            if math.prod(shape) * dtype.itemsize > path.stat().st_size:
+                raise DataError(f"declares {_plain(shape)} {dtype}, but ends before; copy it again", file=path)
+            check_columns(path, None, math.prod(shape[1:]))
+            if math.prod(shape) * dtype.itemsize > MAX_CLIP_BYTES:
+                raise DataError(f"is larger than {MAX_CLIP_BYTES >> 30} GiB; cut it into clips", file=path)
+            file.seek(0)
+            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
     except DAMAGE as error:
-        raise DataError("is not a readable npy file (damaged, cut off, or of Python objects)", file=path) from error
-    except OSError as error:
-        raise StorageError(f"cannot be read ({error.strerror or error})", file=path) from error
-    if not isinstance(array, np.ndarray):
-        raise DataError("is not a npy file; name it .npz", file=path)
-    if array.nbytes > MAX_CLIP_BYTES:
-        raise DataError(f"is larger than {MAX_CLIP_BYTES >> 30} GiB; cut it into clips", file=path)
-    return np.array(array)
+        raise DataError(f"is not a readable npy file ({REASONS})", file=path) from error
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type that a npy file declares."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if any(size < 0 for size in shape):
+        raise ValueError(shape)
+    return tuple(shape), dtype
+
+
+def _plain(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))[:80] or "scalar"
 
 
 def write_npy(folder: Path, motion: MotionSet, clips: Sequence[int], stems: Sequence[str]) -> None:
@@ -77,11 +110,16 @@ def npz_clips(path: Path, name: str, options: ReadOptions) -> Iterator[Clip]:
     with open_npz(path) as arrays:
         fps = frame_rate(arrays, path)
         keys = [key for key, shape in arrays.items() if len(shape) in (2, 3)]
+        listed = [f"{key} ({_plain(shape)})" for key, shape in arrays.items()]
+        listed += [f"{key} (Python objects)" for key in arrays.objects]
     keys = [key for key in keys if options.dataset is None or fnmatchcase(key, options.dataset)]
     if not keys:
-        raise DataError("holds no array [T, D] or [T, J, 3]", file=path)
+        which = f" that matches --dataset {options.dataset!r}" if options.dataset is not None else ""
+        what = f"holds no array [T, D] or [T, J, 3] of numbers{which}; it holds {some(listed) or 'no array'}"
+        raise DataError(what, file=path)
     for key in keys:
-        yield Clip(name if len(keys) == 1 else f"{name}/{key}", path, partial(_read_array, path, key, fps))
+        clip = name if len(keys) == 1 else f"{name}/{key}"
+        yield Clip(clip, path, partial(_read_array, path, key, fps), dataset=key)
 
 
 def _read_array(path: Path, key: str, fps: float | None) -> Recording:
@@ -95,22 +133,31 @@ class Arrays(Mapping[str, tuple[int, ...]]):
 
     def __init__(self, path: Path, file: zipfile.ZipFile) -> None:
         self._path, self._file = path, file
-        self._shapes = {
+        shapes = {
             info.filename.removesuffix(".npy"): self._shape(info)
             for info in file.infolist()
             if info.filename.endswith(".npy")
         }
+        self.objects = [key for key, shape in shapes.items() if shape is None]
+        self._shapes = {key: shape for key, shape in shapes.items() if shape is not None}
 
-    def _shape(self, info: zipfile.ZipInfo) -> tuple[int, ...]:
+    def _shape(self, info: zipfile.ZipInfo) -> tuple[int, ...] | None:
+        """Of an array of Python objects None."""
         with self._file.open(info) as file:
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(file)
+            shape, dtype = _header(file)
         if dtype.hasobject:
-            return ()
-        if int(np.prod(shape, dtype=object)) * dtype.itemsize > min(MAX_CLIP_BYTES, info.file_size):
-            raise DataError("declares more data than it holds, or than can be held", file=self._path)
-        return tuple(shape)
+            return None
+        size = math.prod(shape) * dtype.itemsize
+        name = info.filename.removesuffix(".npy")
+        if size > info.file_size:
+            what = f"declares {_plain(shape)} {dtype}, but ends before; the file is damaged"
+            raise DataError(what, file=self._path, dataset=name)
+        check_columns(self._path, name, math.prod(shape[1:]))
+        check_expansion(self._path, name, size, info.compress_size)
+        if size > MAX_CLIP_BYTES:
+            what = f"is larger than {MAX_CLIP_BYTES >> 30} GiB; cut it into clips"
+            raise DataError(what, file=self._path, dataset=name)
+        return shape
 
     def __getitem__(self, key: str) -> tuple[int, ...]:
         return self._shapes[key]
@@ -131,16 +178,14 @@ class Arrays(Mapping[str, tuple[int, ...]]):
 def open_npz(path: Path) -> Iterator[Arrays]:
     """The arrays of a npz file; DataError wherever it is damaged."""
     try:
-        with zipfile.ZipFile(path) as file:
+        with opened(path) as raw, zipfile.ZipFile(raw) as file:
             yield Arrays(path, file)
-    except FileNotFoundError:
-        raise MissingInputError("no such file", file=path) from None
     except (*DAMAGE, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        raise DataError("is not a readable npz file (damaged, cut off, or of Python objects)", file=path) from error
-    except OSError as error:
-        if error.errno == errno.EINVAL:  # a damaged place in the file to go to
-            raise DataError("is not a readable npz file (damaged)", file=path) from error
-        raise StorageError(f"cannot be read ({error.strerror or error})", file=path) from error
+        raise DataError(f"is not a readable npz file ({REASONS})", file=path) from error
+    except StorageError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EINVAL:  # a damaged place to go to
+            raise DataError(f"is not a readable npz file ({REASONS})", file=path) from error
+        raise
 
 
 def frame_rate(arrays: Arrays, path: Path) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +11,16 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 
-from vqtool.errors import DataError, MissingInputError, StorageError
+from vqtool.errors import DataError
 from vqtool.skeleton import Skeleton, SkeletonMotion
+from vqtool.store import check_columns
 
 if TYPE_CHECKING:
     from vqtool.store import MotionSet
 
 MAX_CLIP_BYTES = 4 << 30  # that one clip may take in memory
+MAX_TEXT_BYTES = 1 << 30  # of a file of text
+BLOCK_BYTES = 1 << 20  # of text that is read at a time; no line may be longer
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,17 @@ class Recording:
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip that `read` reads. `split` 0, 1, 2 or 255 where the files say; `mirror_of` names the one it mirrors."""
+    """A clip that `read` reads. `split` 0, 1, 2 or 255 where the files say; `mirror_of` names the one it mirrors.
+
+    `dataset` is its place in a file that may hold several.
+    """
 
     name: str
     path: Path
     read: Callable[[], Recording]
     split: int | None = None
     mirror_of: str = ""
+    dataset: str | None = None
 
 
 class Listing(Protocol):
@@ -85,15 +94,57 @@ class Format:
     extras: Callable[[Path, np.ndarray, str], tuple[dict[str, np.ndarray], dict[str, str]]] | None = None
 
 
-def first_bytes(path: Path, count: int = 4096) -> bytes:
-    """The beginning of a file; MissingInputError, StorageError where there is none."""
-    try:
-        with path.open("rb") as file:
-            return file.read(count)
-    except FileNotFoundError:
-        raise MissingInputError("no such file", file=path) from None
-    except OSError as error:
-        raise StorageError(f"cannot be read ({error.strerror})", file=path) from error
+def number_rows(
+    body: bytes, *, line: int, columns: int, why: str, delimiter: str | None = None, largest: float = math.inf
+) -> np.ndarray:
+    """The numbers [T, columns] of lines of text, the first of which is the file's line number `line`.
+
+    Read a block at a time, so that neither a line without end nor the search for a bad line takes long. `why` says
+    where `columns` comes from, as "the channels need". Raises DataError naming the line that is not as many numbers,
+    or holds one that is not within `largest`; NaN passes where that is infinite.
+    """
+    blocks = []
+    start = 0
+    while start < len(body):
+        stop = body.find(b"\n", start + BLOCK_BYTES) + 1 or len(body)
+        block = body[start:stop]
+        if stop - start > 2 * BLOCK_BYTES:
+            line += block.rstrip(b"\n").count(b"\n")
+            raise DataError(f"line {line}: is longer than {BLOCK_BYTES:,} bytes; the file is damaged")
+        if not block.isspace():
+            try:
+                values = np.loadtxt(io.BytesIO(block), comments=None, delimiter=delimiter, ndmin=2, encoding="latin-1")
+            except ValueError:
+                values = np.zeros((0, 0))
+            if values.shape[1] != columns or not (largest == math.inf or (np.abs(values) < largest).all()):
+                last = not body[stop:].strip()
+                raise _bad_row(block.decode("latin-1"), line, columns, why, delimiter, largest, last)
+            blocks.append(values)
+        line += block.count(b"\n")
+        start = stop
+    return np.concatenate([np.zeros((0, columns)), *blocks])
+
+
+def _bad_row(
+    block: str, first_line: int, columns: int, why: str, delimiter: str | None, largest: float, last: bool
+) -> DataError:
+    """Says what is wrong with the first bad row of a block; `last`: nothing comes behind it."""
+    lines = block.rstrip().split("\n")
+    for number, text in enumerate(lines, start=first_line):
+        words = text.split(delimiter)
+        if text.strip() and len(words) != columns:
+            short = last and number == first_line + len(lines) - 1 and len(words) < columns
+            end = "; was the file cut short?" if short else ""
+            return DataError(f"line {number}: has {len(words)} numbers, but {why} {columns}{end}")
+        for word in words if text.strip() else []:
+            try:
+                value = float(word) if "_" not in word else None
+            except ValueError:
+                value = None
+            if value is None or not (largest == math.inf or abs(value) < largest):
+                what = f"{word.strip()[:40]!r} is not a number to use here"
+                return DataError(f"line {number}: {what}; mend it or leave the file out")
+    return DataError(f"line {first_line}: cannot be read as numbers; mend it or leave the file out")
 
 
 def clip_file(folder: Path, stem: str, suffix: str) -> Path:
@@ -103,12 +154,14 @@ def clip_file(folder: Path, stem: str, suffix: str) -> Path:
     return path
 
 
-def as_frames(array: np.ndarray, path: Path, what: str = "") -> tuple[np.ndarray, str]:
+def as_frames(array: np.ndarray, path: Path, dataset: str | None = None) -> tuple[np.ndarray, str]:
     """[T, D] and its layout, of numbers [T, D] ("raw") or positions [T, J, 3] ("positions")."""
     if array.dtype.kind not in "fiu" or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
         shape = "x".join(map(str, array.shape)) or "scalar"
-        raise DataError(
-            f"holds {shape} {array.dtype}; [T, D] or [T, J, 3] numbers were expected", file=path, dataset=what or None
-        )
-    layout = "raw" if array.ndim == 2 else "positions"
-    return array.reshape(len(array), int(np.prod(array.shape[1:]))), layout
+        what = f"holds {shape} {array.dtype}; [T, D] or [T, J, 3] numbers were expected"
+        raise DataError(what, file=path, dataset=dataset)
+    width = math.prod(array.shape[1:])
+    check_columns(path, dataset, width)
+    if width == 0:
+        raise DataError("has no columns", file=path, dataset=dataset)
+    return array.reshape(len(array), width), "raw" if array.ndim == 2 else "positions"

@@ -8,7 +8,6 @@ In memory: metres, radians, Y up, and the root is the topmost joint that moves.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,9 +18,10 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from vqtool.body import stands_along
-from vqtool.errors import DataError, MissingInputError, StorageError, UsageError
+from vqtool.errors import DataError, UsageError
 from vqtool.features import recover
-from vqtool.formats.base import Clip, ReadOptions, Recording, clip_file, first_bytes
+from vqtool.formats.base import MAX_TEXT_BYTES, Clip, ReadOptions, Recording, clip_file, number_rows
+from vqtool.reading import first_bytes, read_text
 from vqtool.rotations import euler_to_matrix, matrix_to_euler, matrix_to_quaternion, quaternion_to_matrix
 from vqtool.skeleton import BvhTemplate, Skeleton, SkeletonMotion
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from vqtool.store import MotionSet
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "inch": 0.0254, "CMU unit (1/0.45 inch)": 0.0254 / 0.45}
-MAX_FILE_BYTES = 1 << 30
 MAX_JOINTS = 4096
 MAX_HIERARCHY_BYTES = 8 << 20
 LARGEST = 1e9  # of any number: more is damage, and would overflow
@@ -83,7 +82,7 @@ def bvh_clips(path: Path, name: str, options: ReadOptions) -> Iterator[Clip]:
 def read_channels(path: Path) -> tuple[np.ndarray, float]:
     """The numbers of all frames as they are in the file, [T, channels], and its frames a second."""
     try:
-        data = _read(path)
+        data = read_text(path, MAX_TEXT_BYTES)
         hierarchy, start = _split(data)
         fps, _, start = _motion_header(data, start)
         return _rows(data, start, _parse_hierarchy(hierarchy)), fps
@@ -121,24 +120,10 @@ def read_bvh(
     if metres_per_unit is not None and not 0 < metres_per_unit < 1e6:
         raise UsageError(f"a unit of {metres_per_unit:g} metres makes no sense; centimetres are 0.01")
     try:
-        motion = _parse(_read(path), metres_per_unit, up)
+        motion = _parse(read_text(path, MAX_TEXT_BYTES), metres_per_unit, up)
     except DataError as error:
         raise DataError(error.what, file=path) from None
     return _drop_first_frame(motion, drop_first_frame)
-
-
-def _read(path: Path) -> bytes:
-    """The file's bytes with every line end a newline."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError:
-        raise MissingInputError("no such file", file=path) from None
-    except OSError as error:
-        raise StorageError(error.strerror or str(error), file=path) from error
-    if len(data) > MAX_FILE_BYTES:
-        raise DataError(f"is larger than {MAX_FILE_BYTES >> 20} MiB; cut it into shorter clips")
-    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
 
 
 def _parse(data: bytes, metres_per_unit: float | None, up: str) -> SkeletonMotion:
@@ -147,6 +132,8 @@ def _parse(data: bytes, metres_per_unit: float | None, up: str) -> SkeletonMotio
     fps, declared, start = _motion_header(data, start)
     values = _rows(data, start, joints)
     warnings = []
+    if declared and not len(values):
+        raise DataError(f"says {declared} frames but has none; was the file cut short?")
     if declared != len(values):
         warnings.append(f"says {declared} frames but has {len(values)} rows; the rows count")
 
@@ -243,10 +230,10 @@ def _parse_hierarchy(text: str) -> tuple[_Joint, ...]:
             named = line
             take("{")
             if joint < 0 and (names or keyword != "root"):
-                raise DataError(f"line {named}: {word} {name!r} is out of place; one ROOT holds all joints")
+                raise DataError(f"line {named}: {word} {name[:40]!r} is out of place; one ROOT holds all joints")
             if keyword != "end":
                 if name in seen:
-                    raise DataError(f"line {named}: joint name {name!r} appears twice; rename one")
+                    raise DataError(f"line {named}: joint name {name[:40]!r} appears twice; rename one")
                 if len(names) == MAX_JOINTS:
                     raise DataError(f"line {named}: has more than {MAX_JOINTS} joints")
                 seen.add(name)
@@ -276,7 +263,7 @@ def _parse_hierarchy(text: str) -> tuple[_Joint, ...]:
         raise DataError(f"line {line}: the HIERARCHY ends with {len(inside)} joints open; was it cut short?")
     if len(offsets) < len(names):
         bare = next(name for n, name in enumerate(names) if n not in offsets)
-        raise DataError(f"joint {bare!r} has no OFFSET")
+        raise DataError(f"joint {bare[:40]!r} has no OFFSET; was a line lost?")
     if not columns:
         raise DataError("has no channels; nothing moves in it")
     return tuple(
@@ -317,7 +304,8 @@ def _number(word: str, line: int) -> float:
     except ValueError:
         value = float("nan")
     if not abs(value) < LARGEST:
-        raise DataError(f"line {line}: {word[:40]!r} is not a number to use here")
+        what = f"{word[:40]!r} is not a number to use here" if word else "a number is missing; was the file cut short?"
+        raise DataError(f"line {line}: {what}")
     return value
 
 
@@ -340,7 +328,8 @@ def _setting(data: bytes, start: int, key: str) -> tuple[str, int, int]:
     found, _, value = data[start:stop].decode("latin-1").partition(":")
     line = data.count(b"\n", 0, start) + 1
     if " ".join(found.split()).lower() != key.lower():
-        raise DataError(f"line {line}: '{key}: ...' was expected, not {found[:40]!r}")
+        instead = f"not {found[:40]!r}" if data[start:].strip() else "but the file ends; was it cut short?"
+        raise DataError(f"line {line}: '{key}: ...' was expected, {instead}")
     value = value.strip()
     if len(value) > 40:
         raise DataError(f"line {line}: {key} {value[:40]!r}... is too long for a number")
@@ -363,31 +352,9 @@ def _rows(data: bytes, start: int, joints: tuple[_Joint, ...]) -> np.ndarray:
     body = data[start:]
     if (body.count(b"\n") + 1) * len(joints) > MAX_JOINT_FRAMES:
         raise DataError(f"has more than {MAX_JOINT_FRAMES // len(joints)} frames; cut it into shorter clips")
-    if not body.strip():
-        return np.zeros((0, columns))
-    try:
-        values = np.loadtxt(io.BytesIO(body), comments=None, ndmin=2, encoding="latin-1")
-    except ValueError:
-        values = np.zeros((0, 0))
-    if values.shape[1] != columns or not (np.abs(values) < LARGEST).all():
-        raise _bad_row(body, columns, data.count(b"\n", 0, start) + 1)
-    return values
-
-
-def _bad_row(body: bytes, columns: int, first_line: int) -> DataError:
-    """Says what is wrong with the first bad row."""
-    lines = body.rstrip().split(b"\n")
-    for number, line in enumerate(lines, start=first_line):
-        words = line.decode("latin-1").split()
-        if words and len(words) != columns:
-            end = "; was the file cut short?" if number == first_line + len(lines) - 1 else ""
-            return DataError(f"line {number}: has {len(words)} numbers, but the channels need {columns}{end}")
-        for word in words:
-            try:
-                _number(word, number)
-            except DataError as error:
-                return error
-    return DataError(f"line {first_line}: the rows cannot be read as numbers")
+    return number_rows(
+        body, line=data.count(b"\n", 0, start) + 1, columns=columns, why="the channels need", largest=LARGEST
+    )
 
 
 def _root(joints: tuple[_Joint, ...], values: np.ndarray) -> int:

@@ -5,7 +5,7 @@ A first column called time, timestamp or t, in seconds, is not motion: it gives 
 
 from __future__ import annotations
 
-import io
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vqtool.errors import DataError
-from vqtool.formats.base import MAX_CLIP_BYTES, Clip, ReadOptions, Recording, clip_file, first_bytes
+from vqtool.formats.base import BLOCK_BYTES, MAX_TEXT_BYTES, Clip, ReadOptions, Recording, clip_file, number_rows
 from vqtool.motion import column_names
+from vqtool.reading import first_bytes, read_text
 
 if TYPE_CHECKING:
     from vqtool.store import MotionSet
@@ -36,44 +37,43 @@ def csv_clips(path: Path, name: str, options: ReadOptions) -> Iterator[Clip]:
 
 def read_csv(path: Path) -> Recording:
     """Read one clip; DataError with the line where a row is not numbers or has another length."""
-    if path.stat().st_size > MAX_CLIP_BYTES // 4:
-        raise DataError("is too large to read whole; cut it into clips", file=path)
-    text = path.read_bytes().decode("utf-8-sig", "replace")
-    lines = text.splitlines()
-    if not lines:
+    data = read_text(path, MAX_TEXT_BYTES)
+    if (place := data.find(b"\0")) >= 0:
+        line = data.count(b"\n", 0, place) + 1
+        raise DataError(f"line {line}: holds a NUL; is this another kind of file, or UTF-16?", file=path)
+    if not data.strip():
         raise DataError("is empty", file=path)
-    delimiter = _delimiter(lines[0])
-    names = None if _numbers(lines[0], delimiter) is not None else [word.strip() for word in lines[0].split(delimiter)]
-    body = lines[1:] if names is not None else lines
+    line = 1 + len(data) - len(data.lstrip(b"\n"))
+    first, _, body = data[line - 1 :].partition(b"\n")
+    if len(first) > BLOCK_BYTES:
+        raise DataError(f"line {line}: is longer than {BLOCK_BYTES:,} bytes; the file is damaged", file=path)
+    head = first.decode("utf-8-sig", "replace")
+    delimiter = _delimiter(head)
+    names = None if _numbers(head, delimiter) is not None else [word.strip() for word in head.split(delimiter)]
+    columns = len(head.split(delimiter))
     try:
-        values = np.loadtxt(io.StringIO("\n".join(body)), delimiter=delimiter, ndmin=2, comments=None)
-    except ValueError:
-        raise _bad_line(path, lines, delimiter, names) from None
-    if not any(line.strip() for line in body):
-        values = np.zeros((0, len(lines[0].split(delimiter))))
+        values = number_rows(
+            head.encode() + b"\n" + body if names is None else body,
+            line=line if names is None else line + 1,
+            columns=columns,
+            why=f"line {line} has",
+            delimiter=delimiter,
+        )
+    except DataError as error:
+        raise DataError(error.what, file=path) from None
     fps = None
     if names is not None and names[0].lower() in TIMES and values.shape[1] > 1:
-        steps = np.diff(values[:, 0])
-        if not (steps > 0).all():
-            raise DataError(f"its times do not rise at row {int(np.argmin(steps > 0)) + 2}", file=path)
+        with np.errstate(invalid="ignore", over="ignore"):
+            steps = np.diff(values[:, 0])
+        rising = (steps > 0) & (steps < math.inf)
+        if not rising.all():
+            what = f"its times do not rise from row {int(np.argmin(rising)) + 1} to the next; sort or mend it"
+            raise DataError(what, file=path)
         if len(steps):
-            rate = 1 / float(np.median(steps))
-            fps = float(round(rate)) if abs(rate - round(rate)) < 1e-3 * rate else rate
+            fps = 1 / float(np.median(steps))
+            fps = float(round(fps)) if fps < 1e9 and abs(fps - round(fps)) < 1e-3 * fps else fps
         values = values[:, 1:]
     return Recording(values, fps, "raw")
-
-
-def _bad_line(path: Path, lines: list[str], delimiter: str, names: list[str] | None) -> DataError:
-    width = len(lines[0].split(delimiter))
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() or (number == 1 and names is not None):
-            continue
-        words = line.split(delimiter)
-        if len(words) != width:
-            return DataError(f"line {number}: has {len(words)} fields, not {width}", file=path)
-        if _numbers(line, delimiter) is None:
-            return DataError(f"line {number}: is not all numbers", file=path)
-    return DataError("cannot be read as numbers", file=path)
 
 
 def _delimiter(line: str) -> str:

@@ -13,8 +13,9 @@ import h5py
 import numpy as np
 
 from vqtool.errors import DataError
-from vqtool.formats.base import MAX_CLIP_BYTES, Clip, ReadOptions, Recording, first_bytes
+from vqtool.formats.base import MAX_CLIP_BYTES, Clip, ReadOptions, Recording
 from vqtool.hdf5 import attribute, open_hdf5, walk
+from vqtool.reading import first_bytes
 from vqtool.splits import SPLITS
 from vqtool.store import DatasetFile
 
@@ -32,18 +33,22 @@ def hdf5_clips(path: Path, name: str, options: ReadOptions) -> Iterator[Clip]:
     with open_hdf5(path) as file:
         kind = attribute(file, "format")
     if isinstance(kind, str) and kind.startswith("vqtool."):
-        raise DataError(f"is a {kind} file already; train and encode take it as it is", file=path)
+        what = (
+            "train and encode take it as it is" if kind == "vqtool.motion" else "make motion of it with vqtool decode"
+        )
+        raise DataError(f"is a {kind} file already; {what}", file=path)
     source = DatasetFile(path, options.dataset)
     try:
         for number, dataset in enumerate(source.names):
 
-            def read(number: int = number) -> Recording:
+            def read(number: int = number, dataset: str = dataset) -> Recording:
                 rows = int(source.lengths[number])
                 if rows * source.dim * 4 > MAX_CLIP_BYTES:
-                    raise DataError("is too large to read whole; cut it into clips", file=path)
+                    what = f"is larger than {MAX_CLIP_BYTES >> 30} GiB; cut it into clips"
+                    raise DataError(what, file=path, dataset=dataset)
                 return Recording(source.read(number, 0, rows), source.fps, "raw")
 
-            yield Clip(f"{name}/{dataset}", path, read)
+            yield Clip(f"{name}/{dataset}", path, read, dataset=dataset)
     finally:
         source.close()
 

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vqtool.companions import Caption
-from vqtool.errors import DataError, StorageError, UsageError
+from vqtool.errors import DataError, UsageError
 from vqtool.formats.arrays import load_npy
 from vqtool.formats.base import Clip, ReadOptions, Recording, clip_file
 from vqtool.motion import column_groups
+from vqtool.reading import read_bytes
 from vqtool.splits import NO_SPLIT, SPLITS
 from vqtool.stats import column_stats
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 VECTORS = "new_joint_vecs"
 LAYOUTS = {263: ("humanml3d", 20.0), 251: ("kit", 12.5)}  # columns: layout, frames a second
+MAX_LIST_BYTES = 64 << 20
 PLAIN, DIVIDED = "plain", "divided by 25"
 
 
@@ -72,6 +74,8 @@ def _read_captions(path: Path) -> tuple[tuple[str, float, float, str], ...]:
             times = [0.0 if math.isnan(float(time or 0)) else float(time or 0) for time in (start, end)]
         except ValueError:
             raise DataError(f"line {number}: 'caption#words#start#end' was expected", file=path) from None
+        if not max(map(abs, times)) < math.inf:
+            raise DataError(f"line {number}: starts or ends at infinity; write 0.0#0.0 for the whole clip", file=path)
         captions.append((text.strip(), times[0], times[1], words))
     return tuple(captions)
 
@@ -84,13 +88,7 @@ def _read_splits(folder: Path) -> dict[str, int]:
 
 def _lines(path: Path) -> list[str]:
     """The lines of a small text file that are not empty."""
-    try:
-        with path.open("rb") as file:
-            data = file.read((64 << 20) + 1)
-    except OSError as error:
-        raise StorageError(f"cannot be read ({error.strerror})", file=path) from error
-    if len(data) > 64 << 20:
-        raise DataError("is too large for a list or captions", file=path)
+    data = read_bytes(path, MAX_LIST_BYTES)
     return [line.strip() for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
 
 
@@ -102,7 +100,7 @@ def source_stats(folder: Path, measured: np.ndarray, layout: str) -> tuple[dict[
     arrays = {name: load_npy(path) for name, path in paths.items()}
     for name, value in arrays.items():
         if value.shape != measured.shape or value.dtype.kind != "f" or not np.isfinite(value).all():
-            what = f"holds {value.shape} {value.dtype}; {len(measured)} finite floats were expected"
+            what = f"holds {value.shape} {value.dtype}; {len(measured)} finite floats were expected; mend or remove it"
             raise DataError(what, file=paths[name])
     return arrays, {"source_stats_convention": std_convention(arrays["source_stats/std"], measured, layout)}
 
@@ -141,6 +139,10 @@ def write_humanml3d(folder: Path, motion: MotionSet, clips: Sequence[int], stems
     if motion.layout not in ("joints", "humanml3d", "kit"):
         what = f"has layout {motion.layout}, not the features that this format holds; use --format npy"
         raise UsageError(what, file=motion.paths[0])
+    if not column_groups(motion.layout, motion.dim):
+        raise DataError(
+            f"has layout {motion.layout}, but {motion.dim} columns are those of no joints", file=motion.paths[0]
+        )
     for clip, stem in zip(clips, stems, strict=True):
         np.save(clip_file(folder / VECTORS, stem, ".npy"), motion.read_all(clip))
     along = motion.companions.select(clips)

@@ -22,19 +22,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqtool.errors import DataError, MismatchError, UsageError
+from vqtool.errors import DataError, UsageError
 from vqtool.nn.bottlenecks.vae import GaussianBottleneck
-from vqtool.nn.checkpoint import load_tokenizer
+from vqtool.nn.checkpoint import load_model
 from vqtool.nn.layers import pad_edge
 from vqtool.nn.model import MotionTokenizer
 from vqtool.store import MotionSet
-from vqtool.tokenizer_file import TokenizerFile
+from vqtool.tokenizer_file import TokenizerFile, read_tokenizer
 
 NUMERICS = ("stable", "fast", "float64")
 CHUNK_TOKENS = 1024  # longest span
 BATCH_FRAMES = 16384  # frames of a batch, padding included
 PART_TOKENS = 65536  # token frames held in memory before they are written,
-PART_BYTES = 64 << 20  # or fewer where they are wide
+PART_BYTES = 32 << 20  # or fewer where they are wide
 # A float32 encoder moves a latent towards another code by this share of the latent's norm at most. Measured
 # (docs/log.md): 3e-8 in the median, 2e-7 at most.
 LATENT_ERROR = 64 * 4e-8
@@ -144,19 +144,27 @@ class Codec:
         for first in range(0, stop, CHUNK_TOKENS):
             yield Span(clip, first, min(first + CHUNK_TOKENS, stop), num_frames)
 
+    def num_frames(self, span: Span) -> int:
+        """Motion frames of a span: at the end of a clip fewer than its token frames stand for."""
+        return min(span.stop * self.downsample, span.num_frames) - span.start * self.downsample
+
+    def part_tokens(self, row_bytes: int) -> int:
+        """Token frames of a part, where each takes that many bytes in memory."""
+        return min(PART_TOKENS, max(CHUNK_TOKENS, PART_BYTES // row_bytes))
+
     def parts(self, lengths: np.ndarray, row_bytes: int) -> Iterator[list[Span]]:
         """The token frames of clips of those lengths, in order, in lists of spans that fit in memory."""
-        limit = min(PART_TOKENS, max(CHUNK_TOKENS, PART_BYTES // row_bytes))
         part: list[Span] = []
         held = 0
         for clip, num_frames in enumerate(lengths.tolist()):
             for span in self._spans(clip, num_frames):
                 part.append(span)
                 held += span.stop - span.start
-                if held >= limit:
+                if held >= self.part_tokens(row_bytes):
                     yield part
                     part, held = [], 0
-        yield part
+        if part:
+            yield part
 
     def _batches(self, spans: Sequence[Span], halo: tuple[int, int]) -> Iterator[list[tuple[Span, int, int]]]:
         """Spans of about the same length together, each with the token frames first..last that it needs."""
@@ -202,7 +210,7 @@ class Codec:
                     if self.numerics == "stable":
                         unsure += _runs(span, doubts[span.start - first : span.stop - first])
             if progress is not None:
-                progress(sum((span.stop - span.start) * self.downsample for span, _, _ in batch))
+                progress(sum(self.num_frames(span) for span, _, _ in batch))
         self._decide_again(unsure, read, num_quantizers, found)
         return found
 
@@ -275,20 +283,6 @@ class Codec:
 
     # Files
 
-    def check_motion(self, motion: MotionSet) -> None:
-        """MismatchError where the clips have other columns, frame rate or layout than the training data."""
-        where = motion.paths[0]
-        info = self.info
-        if motion.dim != info.dim:
-            trained = f"the tokenizer was trained on {info.dim} (layout {info.layout})"
-            raise MismatchError(f"has {motion.dim} columns, but {trained}; encode data of that layout", file=where)
-        if motion.layout != info.layout:
-            what = f"has layout {motion.layout}, but the tokenizer was trained on {info.layout}"
-            raise MismatchError(what, file=where)
-        if abs(motion.fps - info.fps) > 1e-3 * info.fps:
-            what = f"has {motion.fps:g} fps, but the tokenizer was trained at {info.fps:g}; resample it"
-            raise MismatchError(what, file=where)
-
     def reconstruct(
         self,
         motion: MotionSet,
@@ -304,9 +298,9 @@ class Codec:
         for part in self._groups(motion, clips):
             codes = self.encode_spans(part, motion.read, num_quantizers)
             for span, frames in self.decode_spans(part, self._reader(codes)):
-                yield span, codes[span], frames[: span.num_frames - span.start * self.downsample]
+                yield span, codes[span], frames[: self.num_frames(span)]
                 if progress is not None:
-                    progress((span.stop - span.start) * self.downsample)
+                    progress(self.num_frames(span))
 
     def _reader(self, codes: dict[Span, np.ndarray]) -> Callable[[int, int, int], np.ndarray]:
         """read(clip, start, stop) over the codes of whole clips, for `_decode`."""
@@ -327,14 +321,14 @@ class Codec:
         yield part
 
 
-def load(run: str | Path, *, device: str = "auto", numerics: str = "stable") -> Codec:
-    """The tokenizer of a run folder, or of a tokenizer.safetensors, ready to encode and decode.
+def load(run: str | Path | TokenizerFile, *, device: str = "auto", numerics: str = "stable") -> Codec:
+    """The tokenizer of a run folder, of a tokenizer.safetensors or of what was read from one, ready for use.
 
     numerics: "stable" gives the same codes whatever the batch, threads and padding; "fast" skips that check;
     "float64" does everything in float64.
     """
-    model, info = load_tokenizer(Path(run))
-    return Codec(model, info, device=device, numerics=numerics)
+    info = run if isinstance(run, TokenizerFile) else read_tokenizer(Path(run))
+    return Codec(load_model(info), info, device=device, numerics=numerics)
 
 
 def _as_clips(motion: np.ndarray | Tensor, dim: int) -> np.ndarray:

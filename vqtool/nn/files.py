@@ -1,27 +1,44 @@
-"""encode_file() and decode_file(): motion.h5 to tokens.h5 and back, in memory that does not grow with the files."""
+"""encode_file() and decode_file(): motion.h5 to tokens.h5 and back, in memory that does not grow with the files.
+
+Killed and begun again, they go on from the parts that are done (see parts.py), to the same bytes.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
-from vqtool.errors import DataError, MismatchError, UsageError
-from vqtool.nn.codec import Codec, Progress
+import vqtool
+from vqtool.errors import UsageError
+from vqtool.nn.codec import Codec, Progress, Span
+from vqtool.parts import keep_parts
 from vqtool.store import MotionSet, create_motion
 from vqtool.tokens import TokenHeader, TokenSet, code_dtype, create_latents, create_tokens
 
 
 @dataclass
 class Encoded:
-    """What `encode_file` did."""
+    """What `encode_file` did; `parts_found` were done by a run before it that was stopped."""
 
     clips: int
     frames: int
     token_frames: int
     skipped: list[str]
     decided_again: int
+    parts_found: int
+
+
+@dataclass
+class Decoded:
+    """What `decode_file` did."""
+
+    clips: int
+    frames: int
+    parts_found: int
 
 
 def _header(codec: Codec, source: str, num_quantizers: int) -> TokenHeader:
@@ -52,48 +69,60 @@ def encode_file(
 ) -> Encoded:
     """Encode all clips to a tokens.h5 (a VAE: latents.h5) in the order of the input.
 
-    on_error "skip" leaves out clips with NaN or infinity and lists them; "stop" raises DataError at the first.
+    Begun again after a kill it goes on where it was. on_error "skip" leaves out clips with NaN or infinity and lists
+    them; "stop" raises DataError at the first.
     """
-    codec.check_motion(motion)
+    codec.info.check_motion(motion)
     kept = codec.model.bottleneck.layers_asked(num_quantizers)
-    motion.verify()
-    clips, skipped = check_clips(motion, on_error)
+    clips, skipped = motion.usable(on_error)
     names = [motion.names[clip] for clip in clips]
     lengths = motion.lengths[clips]
-    codec.decided_again = 0
     header = _header(codec, motion.source, kept)
     along = motion.companions.select(clips)
+    key = {"what": "encode", "motion": motion.identity, "clips": clips, "layers": kept, **_key(codec)}
     if codec.model.is_vae:
+        row_bytes = 8 * codec._vae.dim
         output = create_latents(out, names, lengths, header, codec._vae.dim, companions=along, force=force)
     else:
+        row_bytes = 8 * kept
         codebooks = [book.cpu().numpy() for book in codec.model.bottleneck.codebooks()[:kept]]
         output = create_tokens(out, names, lengths, header, codebooks, companions=along, force=force)
-    with output as writer:
-        for spans in codec.parts(lengths, 8 * (codec._vae.dim if codec.model.is_vae else kept)):
-            rows = codec.encode_spans(
-                spans, lambda clip, start, stop: motion.read(clips[clip], start, stop), num_quantizers, progress
-            )
-            for span in spans:
-                if codec.model.is_vae:
-                    writer.extend(mean=rows[span][0], logvar=rows[span][1])
-                else:
-                    writer.extend(codes=rows[span].astype(code_dtype(header.codebook_sizes)))
     tokens = int((-(-lengths // codec.downsample)).sum())
-    return Encoded(len(clips), int(lengths.sum()), tokens, skipped, codec.decided_again)
+    decided_again = 0
+
+    def encode(spans: list[Span]) -> dict[str, np.ndarray]:
+        codec.decided_again = 0
+        rows = codec.encode_spans(
+            spans, lambda clip, start, stop: motion.read(clips[clip], start, stop), num_quantizers, progress
+        )
+        if codec.model.is_vae:
+            return {name: np.concatenate([rows[s][n] for s in spans]) for n, name in enumerate(("mean", "logvar"))}
+        codes = np.concatenate([rows[span] for span in spans]).astype(code_dtype(header.codebook_sizes))
+        return {"codes": codes, "decided_again": np.array(codec.decided_again)}
+
+    with keep_parts(out, key, several=tokens > codec.part_tokens(row_bytes)) as parts, output as writer:
+        for number, spans in enumerate(codec.parts(lengths, row_bytes)):
+            part = parts.load(number)
+            if part is None:
+                part = parts.save(number, encode(spans))
+            elif progress is not None:
+                progress(sum(map(codec.num_frames, spans)))
+            decided_again += int(part.pop("decided_again", 0))
+            writer.extend(**part)
+    return Encoded(len(clips), int(lengths.sum()), tokens, skipped, decided_again, parts.found)
 
 
-def check_clips(motion: MotionSet, on_error: str) -> tuple[list[int], list[str]]:
-    """Clips to work on, and why others are left out (only with on_error "skip"); every frame is read once."""
-    clips, skipped = [], []
-    for clip in range(len(motion)):
-        try:
-            motion.check(clip)
-            clips.append(clip)
-        except DataError as error:
-            if on_error != "skip":
-                raise
-            skipped.append(str(error))
-    return clips, skipped
+def _key(codec: Codec) -> dict[str, Any]:
+    """What the bits of an output depend on, besides its input."""
+    key = {"vqtool": vqtool.__version__, "tokenizer": codec.info.tokenizer_id, "numerics": codec.numerics}
+    if codec.numerics == "fast" or codec.model.is_vae:
+        key |= _machine(codec)
+    return key
+
+
+def _machine(codec: Codec) -> dict[str, Any]:
+    """What the last bits of a float32 depend on."""
+    return {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": codec.device.type}
 
 
 def decode_file(
@@ -105,25 +134,20 @@ def decode_file(
     sample_seed: int | None = None,
     force: bool = False,
     progress: Progress | None = None,
-) -> int:
-    """Decode a tokens.h5 or latents.h5 to a motion.h5, every clip at its true length; returns the frames written.
+) -> Decoded:
+    """Decode a tokens.h5 or latents.h5 to a motion.h5, every clip at its true length.
 
-    Of latents the mean is decoded, or with a `sample_seed` a draw from the posterior. Raises MismatchError for tokens
-    of another tokenizer, DataError where the file is damaged.
+    Begun again after a kill it goes on where it was. Of latents the mean is decoded, or with a `sample_seed` a draw
+    from the posterior. Raises MismatchError for tokens of another tokenizer, DataError where the file is damaged.
     """
-    if tokens.header.tokenizer_id != codec.info.tokenizer_id:
-        mine, theirs = codec.info.tokenizer_id[:12], tokens.header.tokenizer_id[:12]
-        what = f"was made by tokenizer {theirs}, not by {codec.info.path} ({mine}); name the run that encoded it"
-        raise MismatchError(what, file=tokens.path)
+    codec.info.check_tokens(tokens)
     if num_quantizers is not None and (tokens.is_latents or not 1 <= num_quantizers <= tokens.width):
         have = 0 if tokens.is_latents else tokens.width
         raise UsageError(f"--num-quantizers {num_quantizers}: the file has {have} layers", file=tokens.path)
     if sample_seed is not None and not tokens.is_latents:
         raise UsageError("--sample is for the latents of a VAE; these are codes", file=tokens.path)
-    tokens.verify()
+    tokens.check()
     column = "mean" if tokens.is_latents else "codes"
-    if not tokens.is_latents:
-        tokens.check_codes()
 
     def read(clip: int, start: int, stop: int) -> np.ndarray:
         first, last = int(tokens.offsets[clip]) + start, int(tokens.offsets[clip]) + stop
@@ -132,8 +156,18 @@ def decode_file(
             return rows
         return rows + np.exp(tokens.rows("logvar", first, last) / 2) * _noise(sample_seed, first, last, tokens.width)
 
+    def decode(spans: list[Span]) -> dict[str, np.ndarray]:
+        rows = {}
+        for span, frames in codec.decode_spans(spans, read):
+            rows[span] = frames[: codec.num_frames(span)]
+            if progress is not None:
+                progress(len(rows[span]))
+        return {"frames": np.concatenate([rows[span] for span in spans])}
+
     total = int(tokens.num_frames.sum())
-    with create_motion(
+    row_bytes = 4 * codec.info.dim * codec.downsample
+    key = {"what": "decode", "tokens": tokens.identity, "layers": num_quantizers, "seed": sample_seed}
+    output = create_motion(
         out,
         dim=codec.info.dim,
         fps=tokens.header.fps,
@@ -141,23 +175,27 @@ def decode_file(
         source=tokens.path.name,
         total_frames=total,
         force=force,
-    ) as writer:
+    )
+    several = tokens.num_tokens > codec.part_tokens(row_bytes)
+    with keep_parts(out, key | _key(codec) | _machine(codec), several=several) as parts, output as writer:
         writer.companions = tokens.companions
         done = 0  # clips that are complete
-        for spans in codec.parts(tokens.num_frames, 4 * codec.info.dim * codec.downsample):
-            rows = {}
-            for span, frames in codec.decode_spans(spans, read):
-                rows[span] = frames[: span.num_frames - span.start * codec.downsample]
-                if progress is not None:
-                    progress(len(rows[span]))
+        for number, spans in enumerate(codec.parts(tokens.num_frames, row_bytes)):
+            part = parts.load(number)
+            if part is None:
+                part = parts.save(number, decode(spans))
+            elif progress is not None:
+                progress(sum(map(codec.num_frames, spans)))
+            first = 0
             for span in spans:
                 while done < span.clip:
                     writer.end_clip(tokens.names[done])
                     done += 1
-                writer.extend(rows[span])
+                writer.extend(part["frames"][first : first + codec.num_frames(span)])
+                first += codec.num_frames(span)
         for name in tokens.names[done:]:
             writer.end_clip(name)
-    return total
+    return Decoded(len(tokens), total, parts.found)
 
 
 def _noise(seed: int, first: int, last: int, width: int) -> np.ndarray:

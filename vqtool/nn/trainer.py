@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import vqtool
+from vqtool import signals
 from vqtool.codebook import perplexity
 from vqtool.config import Config, build_config, differences, read_toml, to_toml
-from vqtool.errors import DataError, DivergedError, InterruptedRun, OutputError, ResumeError
+from vqtool.errors import DataError, DivergedError, InterruptedRun, OutputError, ResumeError, StorageError
 from vqtool.motion import resolve_columns
 from vqtool.nn.bottlenecks import bottleneck_options
 from vqtool.nn.checkpoint import (
@@ -36,13 +38,13 @@ from vqtool.nn.evaluation import Evaluation, evaluate
 from vqtool.nn.losses import column_weights, reconstruction, velocity
 from vqtool.nn.model import build_model
 from vqtool.nn.windows import WindowSampler
-from vqtool.publish import lock, publish_bytes
-from vqtool.signals import StopRequest
+from vqtool.publish import lock, publish_bytes, sync
 from vqtool.splits import SPLITS, hashed_splits
 from vqtool.stats import column_stats
 from vqtool.store import MotionSet
 from vqtool.tokenizer_file import NAME
 
+METRICS = "metrics.jsonl"
 LOG_EVERY = 50  # steps between two training lines of metrics.jsonl
 INIT_SAMPLES = 16384  # encoder outputs that k-means sees at least
 LOW_USAGE = 0.2
@@ -109,7 +111,8 @@ def check_run(run: Path, config: Config, *, resume: bool, force: bool) -> None:
         if changed := differences(before, config):
             raise ResumeError(f"was begun with another config: {'; '.join(changed)}", file=run)
         return
-    if run.exists() and any(run.iterdir()):
+    begun = {".config.toml.part", "config.toml.lock"}  # by a run that was killed before it had written anything else
+    if run.exists() and {path.name for path in run.iterdir()} - begun:
         if not (run / "config.toml").exists():
             raise OutputError("is a folder that no vqtool train made; choose another -o", file=run)
         if not force:
@@ -120,11 +123,12 @@ def begin_run(run: Path, config: Config, *, resume: bool) -> None:
     """Make the run folder with its config.toml; without resume, forget what a run before left there."""
     if not resume:
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
-        for name in (NAME, "metrics.jsonl"):
+        for name in (NAME, METRICS):
             (run / name).unlink(missing_ok=True)
     run.mkdir(exist_ok=True)
     if not (resume and (run / "config.toml").exists()):
-        publish_bytes(run / "config.toml", to_toml(config).encode(), force=True)
+        text = f"# vqtool {vqtool.__version__}\n{to_toml(config)}"
+        publish_bytes(run / "config.toml", text.encode(), force=True)
 
 
 def train(
@@ -136,13 +140,13 @@ def train(
     resume: bool = False,
     force: bool = False,
     device: str = "auto",
-    stop: StopRequest | None = None,
 ) -> Trained:
     """Train a tokenizer on a motion set into the folder `run`.
 
     With resume it goes on from the newest whole checkpoint, bit for bit as if it had never stopped (CPU, same
     threads and torch), and begins anew where there is none. Raises ResumeError where config or data differ,
-    DivergedError at the first loss that is not finite, InterruptedRun after saving when `stop` was asked.
+    DivergedError at the first loss that is not finite, InterruptedRun after saving when a signal asked for it
+    (within a `vqtool.signals.StopRequest`).
     """
     options = bottleneck_options(config.model.bottleneck, config.bottleneck)
     # Written out in full: a later default must not change what this run is.
@@ -153,7 +157,7 @@ def train(
         raise OutputError(f"cannot be created ({error.strerror})", file=run) from error
     with lock(run):
         check_run(run, config, resume=resume, force=force)
-        training = _Training(config, motion, run, report, device, stop or StopRequest())
+        training = _Training(config, motion, run, report, device)
         begin_run(run, config, resume=resume)
         return training.run_all()
 
@@ -161,18 +165,18 @@ def train(
 class _Training:
     """One training: everything that the loop in `run_all` needs, and what a checkpoint holds."""
 
-    def __init__(
-        self, config: Config, motion: MotionSet, run: Path, report: Report, device: str, stop: StopRequest
-    ) -> None:
-        self.config, self.motion, self.run, self.report, self.stop = config, motion, run, report, stop
+    def __init__(self, config: Config, motion: MotionSet, run: Path, report: Report, device: str) -> None:
+        self.config, self.motion, self.run, self.report = config, motion, run, report
         settings = config.train
         self.device = pick_device(device)
         self.model = build_model(config, motion.dim)
         self.split = split_clips(motion, config.data.val_fraction, config.data.seed)
         motion.verify()
-        stats = column_stats(motion, self.split.train)
-        for clip in set(self.split.val) - set(self.split.train):
-            motion.check(clip)
+        told = [motion.names, motion.lengths.tolist(), motion.fps, motion.layout, self.split.train, self.split.val]
+        digest = hashlib.sha256(json.dumps(told).encode())
+        stats = column_stats(motion, self.split.train, digest)
+        column_stats(motion, sorted(set(self.split.val) - set(self.split.train)), digest)
+        self.data_digest = np.frombuffer(digest.digest(), dtype=np.uint8)
         self.sampler = WindowSampler(motion, self.split.train, settings.window, settings.batch_size, settings.seed)
         self.warnings: list[str] = []
         if stats.constant.all():
@@ -195,27 +199,47 @@ class _Training:
         groups = [(resolve_columns(k, motion.layout, motion.dim), v) for k, v in config.loss.columns.items()]
         self.weights = column_weights(groups, self.model.normalizer.constant.cpu()).to(self.device)
         self.step = 0
-        digest = hashlib.sha256(json.dumps([motion.names, motion.lengths.tolist(), motion.fps, motion.layout]).encode())
-        for part in (stats.mean, stats.squares, np.array(self.split.train)):
-            digest.update(part.tobytes())
-        self.data_digest = np.frombuffer(digest.digest(), dtype=np.uint8)
+        self.evaluated = 0  # the last step whose evaluation is in metrics.jsonl
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
         self.report.warn(text)
 
     def run_all(self) -> Trained:
-        """The loop: initialise, step, evaluate, save."""
+        """Go on from the newest checkpoint to the last step, and write the tokenizer."""
         settings = self.config.train
         begin = time.monotonic()
         self._restore()
         first = self.step
+        evaluation = None
+        try:
+            self._loop()
+            if first < settings.steps or not (self.run / NAME).exists():
+                evaluation = self._evaluate()
+        except InterruptedRun as error:
+            self._save()
+            what = f"stopped after step {self.step}; the same command with --resume goes on from there"
+            raise InterruptedRun(what, signum=error.signum) from None
+        if evaluation is not None:
+            self._warn_of_dead_codes(evaluation)
+            self._save()
+            self._tokenizer(evaluation).save(self.run / NAME, force=True)
+        else:
+            self.report.note(f"already trained for {settings.steps} steps; nothing to do")
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        return Trained(self.run, self.step, time.monotonic() - begin, parameters, evaluation, self.warnings)
+
+    def _loop(self) -> None:
+        """Initialise, step, evaluate, save. An InterruptedRun leaves it between two steps, where it can go on."""
+        settings = self.config.train
         warm_up = int(settings.steps * settings.continuous)
         if self.step == 0:
             self.report.note(
                 f"{len(self.split.train)} clips to train on, {len(self.split.val)} to validate on ({self.split.how})"
             )
+        self._evaluate_if_due()  # stopped while it was looking
         while self.step < settings.steps:
+            signals.check()
             if self.step >= warm_up and not self.model.bottleneck.initialized:
                 self._initialize_codebooks()
             loss, parts = self._train_step()
@@ -224,24 +248,12 @@ class _Training:
             last = self.step == settings.steps
             if self.step % LOG_EVERY == 0 or last:
                 self._log({"split": "train", "lr": self._lr(self.step - 1), "loss": loss, **parts})
-            if self.step % settings.eval_every == 0 and not last and self.model.bottleneck.initialized:
-                self._evaluate()
-            if self.step % settings.checkpoint_every == 0 and not last:
+            self._evaluate_if_due()
+            asked = signals.checkpoint_asked()
+            if (asked or self.step % settings.checkpoint_every == 0) and not last:
                 self._save()
-            if self.stop.signum is not None and not last:
-                self._save()
-                what = f"stopped after step {self.step}; the same command with --resume goes on from there"
-                raise InterruptedRun(what, signum=self.stop.signum)
-        evaluation = None
-        if first < settings.steps or not (self.run / NAME).exists():
-            evaluation = self._evaluate()
-            self._warn_of_dead_codes(evaluation)
-            self._save()
-            self._tokenizer(evaluation).save(self.run / NAME, force=True)
-        else:
-            self.report.note(f"already trained for {settings.steps} steps; nothing to do")
-        parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        return Trained(self.run, self.step, time.monotonic() - begin, parameters, evaluation, self.warnings)
+            if asked:
+                self.report.note(f"SIGUSR1: saved a checkpoint after step {self.step}, going on")
 
     def _train_step(self) -> tuple[float, dict[str, float]]:
         """One batch, forwards and backwards; the loss and its terms."""
@@ -299,40 +311,60 @@ class _Training:
 
     @torch.no_grad()
     def _initialize_codebooks(self) -> None:
-        """k-means on what the encoder gives now, from as many extra batches as it takes."""
+        """k-means on what the encoder gives now, from as many extra batches as it takes; interrupted, none of it."""
         self.model.eval()
         wanted = max(INIT_SAMPLES, 8 * max(self.model.bottleneck.codebook_sizes))
         samples: list[Tensor] = []
         while sum(map(len, samples)) < wanted:
             # Steps beyond the last: windows of the same distribution that training does not see.
+            signals.check()
             motion, mask = self.sampler.batch(self.config.train.steps + len(samples))
             tokens = mask.view(len(mask), -1, self.model.downsample).any(2).to(self.device)
             samples.append(self.model.latents(motion.to(self.device), tokens)[tokens])
-        self.model.bottleneck.initialize(torch.cat(samples), len(samples))
+        before = copy.deepcopy(self.model.bottleneck.state_dict())
+        try:
+            self.model.bottleneck.initialize(torch.cat(samples), len(samples))
+        except InterruptedRun:
+            self.model.bottleneck.load_state_dict(before)
+            raise
 
     def _tokenizer(self, evaluation: Evaluation | None = None) -> Any:
         usage = evaluation.usage_tensors() if evaluation is not None else {}
         averaged = self.smooth if self.config.train.ema_decay > 0 else self.model
-        return tokenizer_file(averaged, self.config, fps=self.motion.fps, layout=self.motion.layout, usage=usage)
+        motion = self.motion
+        body = next(iter(motion.companions.bodies), None)
+        return tokenizer_file(averaged, self.config, fps=motion.fps, layout=motion.layout, usage=usage, body=body)
+
+    def _evaluate_if_due(self) -> None:
+        settings = self.config.train
+        due = self.step % settings.eval_every == 0 and 0 < self.step < settings.steps
+        if due and self.evaluated != self.step and self.model.bottleneck.initialized:
+            self._evaluate()
 
     def _evaluate(self) -> Evaluation:
         """Errors and usage over the whole validation set, with the weights that would be saved now."""
         averaged = self.smooth if self.config.train.ema_decay > 0 else copy.deepcopy(self.model)
         codec = Codec(averaged, self._tokenizer(), device=str(self.device), numerics="fast")
-        found = evaluate(codec, self.motion, self.split.val)
+        found = evaluate(codec, self.motion, self.split.val, progress=lambda frames: signals.check())
         record: dict[str, Any] = {"split": "val", "nmse": found.nmse, "nmae": found.nmae}
         if found.counts:
             record["usage"] = [float(np.mean(counts > 0)) for counts in found.counts]
             record["perplexity"] = [perplexity(counts) for counts in found.counts]
         if found.kl is not None:
             record["kl"] = float(found.kl.sum())
-        self._log(record)
+        if self.evaluated != self.step:  # else a run before logged it, and was killed before it wrote the tokenizer
+            self._log(record)
+        self.evaluated = self.step
         self.report.evaluated({"step": self.step, **record})
         return found
 
     def _log(self, record: dict[str, Any]) -> None:
-        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": self.step, **record}) + "\n")
+        path = self.run / METRICS
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": self.step, **record}) + "\n")
+        except OSError as error:
+            raise StorageError(f"could not be written ({error.strerror})", file=path) from error
 
     def _warn_of_dead_codes(self, evaluation: Evaluation) -> None:
         for q, counts in enumerate(evaluation.counts):
@@ -351,12 +383,15 @@ class _Training:
         state |= to_numpy(dict(self.smooth.named_parameters()), "smooth.")
         state |= to_numpy(optimizer_state(self.optimizer, self.names), "optimizer.")
         state["data_digest"] = self.data_digest
-        save_checkpoint(self.run / "checkpoints", self.step, state, self.config.train.keep_checkpoints)
+        if (self.run / METRICS).exists():
+            sync(self.run / METRICS)  # a checkpoint never knows of a step that metrics.jsonl does not
+        keep = self.config.train.keep_checkpoints
+        save_checkpoint(self.run / "checkpoints", self.step, state, keep, device=self.device.type)
 
     def _restore(self) -> None:
         """Go on from the newest checkpoint, if there is one, and forget what was logged after it."""
-        found = newest_checkpoint(self.run / "checkpoints")
-        metrics = self.run / "metrics.jsonl"
+        found = newest_checkpoint(self.run / "checkpoints", device=self.device.type)
+        metrics = self.run / METRICS
         if found is not None:
             self.step, state, warnings = found
             for warning in warnings:
@@ -371,6 +406,7 @@ class _Training:
             lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
             publish_bytes(metrics, "".join(kept).encode(), force=True)
+            self.evaluated = max((line["step"] for line in map(json.loads, kept) if line["split"] == "val"), default=0)
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -15,8 +15,10 @@ import numpy as np
 
 from vqtool.errors import DataError
 from vqtool.exporting import check_folder, safe_stems
+from vqtool.formats.arrays import load_npy
 from vqtool.formats.base import clip_file
 from vqtool.publish import LatchingFile, lock, publish_folder
+from vqtool.store import MAX_COLUMNS
 from vqtool.token_formats.base import Card, CardWriter, Export, Job, Record, read_card, refused, sound
 from vqtool.token_formats.sequences import BadToken, Sequences
 
@@ -31,6 +33,11 @@ def write_npy(job: Job) -> None:
             for record, codes in job.codes():
                 plain = job.sequences.flatten is None
                 rows = job.sequences.rows(codes) if plain else job.sequence(record, codes)[None]
+                if rows.shape[1] > MAX_COLUMNS:
+                    what = (
+                        f"is {rows.shape[1]:,} tokens long, a npy has at most {MAX_COLUMNS:,}; use another format"
+                    )
+                    raise DataError(what, file=job.tokens.path, clip=record["name"])
                 path = clip_file(folder, next(stems), ".npy")
                 np.save(path, rows, allow_pickle=False)
                 card.clip(record | {"file": path.relative_to(folder).as_posix()})
@@ -60,15 +67,10 @@ def _codes(sequences: Sequences, records: list[Record], files: list[Path]) -> It
 
 
 def load_array(path: Path) -> np.ndarray:
-    """Integers of an npy file; DataError where it is none."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError("is missing; export again", file=path) from None
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError("is no npy file, or is damaged", file=path) from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu":
-        raise DataError(f"holds {getattr(array, 'dtype', 'no array')}; integers were expected", file=path)
+    """Integers of a npy file; DataError where it is none."""
+    array = load_npy(path)
+    if array.dtype.kind not in "iu":
+        raise DataError(f"holds {array.dtype}; integers were expected", file=path)
     return array
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +21,9 @@ import numpy as np
 
 import vqtool
 from vqtool.companions import Caption, Companions
-from vqtool.errors import DataError, StorageError, UsageError
+from vqtool.errors import DataError, UsageError
 from vqtool.publish import LatchingFile, publish
+from vqtool.reading import opened, read_bytes
 from vqtool.skeleton import BvhTemplate, Skeleton
 from vqtool.splits import NO_SPLIT, SPLITS
 from vqtool.token_formats.sequences import MAX_ID, SPECIAL, BadToken, Sequences
@@ -29,6 +31,8 @@ from vqtool.tokens import TokenHeader, TokenSet, code_dtype
 
 KIND = "vqtool.token_export"
 SPLIT_NAMES = {number: name for name, number in SPLITS.items()}
+MAX_CARD_BYTES = 4 << 30
+MAX_LINE_BYTES = 256 << 20
 Record = dict[str, Any]
 Card = dict[str, Any]
 
@@ -310,11 +314,20 @@ def sidecar(out: Path) -> Path:
 def read_json(path: Path) -> Any:
     """A JSON file; DataError where it is none, StorageError where it cannot be read."""
     try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise StorageError(f"cannot be read ({error.strerror})", file=path) from error
+        return json.loads(read_bytes(path, MAX_CARD_BYTES))
     except (ValueError, RecursionError) as error:
         raise DataError("is no JSON; export again", file=path) from error
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a text file with their numbers from 1; DataError at one that is too long to be a clip."""
+    with opened(path) as file:
+        for number in itertools.count(1):
+            if not (line := file.readline(MAX_LINE_BYTES + 1)):
+                return
+            if len(line) > MAX_LINE_BYTES:
+                raise DataError(f"line {number}: is longer than {MAX_LINE_BYTES:,} bytes; a line is a clip", file=path)
+            yield number, line
 
 
 def read_card(out: Path) -> Card | None:

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vqtool.errors import DataError, StorageError, UsageError
+from vqtool.errors import DataError, UsageError
 from vqtool.publish import publish
+from vqtool.reading import opened
 from vqtool.token_formats.base import Card, Export, Job, publish_with_card, refused, sound
 from vqtool.token_formats.sequences import BadToken, Sequences
 
@@ -72,10 +73,8 @@ def read_binary(path: Path, card: Card) -> Export:
         lengths = [int(record["length"]) for record in records]
         dtype = np.dtype({"uint16": "<u2", "uint32": "<u4", "int32": "<i4"}[card["dtype"]])
         digest = str(card["sha256"])
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise StorageError(f"cannot be read ({error.strerror})", file=path) from error
+    with opened(path) as file:
+        size = file.seek(0, 2)
     if min(lengths, default=0) < 0 or size != sum(lengths) * dtype.itemsize:
         what = (
             f"is {size:,} bytes long, not the {sum(lengths) * dtype.itemsize:,} that its meta.json tells; export again"
@@ -89,7 +88,7 @@ def _codes(
     path: Path, sequences: Sequences, records: list[dict[str, object]], lengths: list[int], dtype: np.dtype, digest: str
 ) -> Iterator[np.ndarray]:
     seen = hashlib.sha256()
-    with path.open("rb", buffering=1 << 20) as file:
+    with opened(path) as file:
         for record, length in zip(records, lengths, strict=True):
             data = file.read(length * dtype.itemsize)
             seen.update(data)

@@ -7,6 +7,7 @@ tokens.csv.meta.json  the card, with the record of every clip, those without tok
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterator
 from itertools import groupby
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vqtool.errors import DataError, StorageError
+from vqtool.errors import DataError
+from vqtool.reading import opened
 from vqtool.token_formats.base import Card, Export, Job, Record, publish_with_card, sound
 from vqtool.token_formats.sequences import BadToken, Sequences
 
@@ -47,9 +49,9 @@ def read_csv(path: Path, card: Card) -> Export:
 
 
 def _codes(path: Path, sequences: Sequences, records: list[Record]) -> Iterator[np.ndarray]:
-    try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = csv.reader(file)
+    with opened(path) as binary, io.TextIOWrapper(binary, "utf-8", "surrogateescape", newline="") as file:
+        rows = csv.reader(file)
+        try:
             next(rows, None)
             groups = groupby(rows, key=lambda row: row[0] if row else "")
             name, group = next(groups, ("", iter(())))
@@ -59,17 +61,16 @@ def _codes(path: Path, sequences: Sequences, records: list[Record]) -> Iterator[
                     continue
                 try:
                     numbers = np.array([list(map(int, row[1:])) for row in group], np.int64)
-                except ValueError:
-                    raise DataError("has a row that is not all integers, or of another length", file=path) from None
+                except (ValueError, OverflowError):
+                    what = "has a row that is not all integers, or of another length"
+                    raise DataError(what, file=path, clip=name) from None
                 yield _checked(numbers, sequences, path, name)
                 name, group = next(groups, ("", iter(())))
             if name:
                 what = f"line {rows.line_num}: has a clip {name[:80]!r} that its meta.json does not have there"
                 raise DataError(what, file=path)
-    except OSError as error:
-        raise StorageError(f"cannot be read ({error.strerror})", file=path) from error
-    except csv.Error as error:
-        raise DataError(f"line {rows.line_num}: is no CSV ({error})", file=path) from None
+        except csv.Error as error:
+            raise DataError(f"line {rows.line_num}: is no CSV ({error})", file=path) from None
 
 
 def _checked(numbers: np.ndarray, sequences: Sequences, path: Path, name: str) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from vqtool.companions import Companions
-from vqtool.errors import DataError, MissingInputError, StorageError
+from vqtool.errors import DataError
+from vqtool.reading import first_bytes
 from vqtool.skeleton import Skeleton
 from vqtool.token_formats.arrays import codes_of_array, load_array
-from vqtool.token_formats.base import Record, companions_of, sound
+from vqtool.token_formats.base import Record, companions_of, lines_of, sound
 from vqtool.token_formats.sequences import BadToken, Sequences
-from vqtool.token_formats.text import TOKEN, Spelling
+from vqtool.token_formats.text import TOKEN, Spelling, json_object
 from vqtool.tokens import TokenHeader, code_dtype
 
 NPY = b"\x93NUMPY"
@@ -82,13 +82,7 @@ def _first(found: Generated) -> str:
 
 def _items(path: Path) -> Iterator[tuple[str, Record, str | np.ndarray]]:
     """Where, record and tokens of each clip."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(4096)
-    except FileNotFoundError:
-        raise MissingInputError("no such file", file=path) from None
-    except OSError as error:
-        raise StorageError(f"cannot be read ({error.strerror})", file=path) from error
+    start = first_bytes(path)
     if start.startswith(NPY):
         array = load_array(path)
         if array.ndim < 3:
@@ -96,23 +90,17 @@ def _items(path: Path) -> Iterator[tuple[str, Record, str | np.ndarray]]:
         else:
             yield from ((f"clip {number}", {}, clip) for number, clip in enumerate(array))
         return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            text = line.decode("utf-8", "replace")
-            if start.lstrip()[:1] != b"{":
-                yield f"line {number}", {}, text
-            elif text.strip():
-                yield f"line {number}", *_json_line(text, number, path)
+    plain = start.lstrip()[:1] != b"{"
+    for number, line in lines_of(path):
+        if plain:
+            yield f"line {number}", {}, line.decode("utf-8", "replace")
+        elif line.strip():
+            yield f"line {number}", *_json_line(json_object(line, number, path), number, path)
 
 
-def _json_line(text: str, number: int, path: Path) -> tuple[Record, str]:
-    try:
-        value: Any = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"line {number}: is no JSON ({error})", file=path) from None
-    if not isinstance(value, dict) or not isinstance(value.get("text"), str):
+def _json_line(value: dict[str, Any], number: int, path: Path) -> tuple[Record, str]:
+    if not isinstance(tokens := value.get("text"), str):
         raise DataError(f'line {number}: has no "text"', file=path)
-    tokens = value.pop("text")
     known = ("name", "num_frames", "captions", "caption_times", "caption_words", "split", "body")
     return {key: value[key] for key in known if value.get(key) is not None}, tokens
 

@@ -16,8 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from vqtool.errors import DataError, StorageError
-from vqtool.token_formats.base import Card, Export, Job, Record, publish_with_card, sequences_of, sound, to_json
+from vqtool.errors import DataError
+from vqtool.token_formats.base import (
+    Card,
+    Export,
+    Job,
+    Record,
+    lines_of,
+    publish_with_card,
+    sequences_of,
+    sound,
+    to_json,
+)
 from vqtool.token_formats.sequences import BadToken, Sequences
 
 SPELLINGS = ("m", "motion_id")
@@ -180,17 +190,17 @@ def _codes(path: Path, spelling: Spelling) -> Iterator[np.ndarray]:
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number and object of each line that is not blank; DataError where one is none."""
+    for number, line in lines_of(path):
+        if line.strip():
+            yield number, json_object(line, number, path)
+
+
+def json_object(line: bytes, number: int, path: Path) -> dict[str, Any]:
+    """The JSON object that a line is."""
     try:
-        with path.open("rb", buffering=1 << 20) as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    value = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise DataError(f"line {number}: is no JSON ({error})", file=path) from None
-                if not isinstance(value, dict):
-                    raise DataError(f"line {number}: is no JSON object", file=path)
-                yield number, value
-    except OSError as error:
-        raise StorageError(f"cannot be read ({error.strerror})", file=path) from error
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"line {number}: is no JSON ({error})", file=path) from None
+    if not isinstance(value, dict):
+        raise DataError(f"line {number}: is no JSON object", file=path)
+    return value

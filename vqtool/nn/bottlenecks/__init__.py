@@ -23,7 +23,7 @@ __all__ = ["BOTTLENECKS", "Bottleneck", "BottleneckOutput", "bottleneck_options"
 
 
 def bottleneck_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a bottleneck, the constructor's defaults where `options` says nothing.
+    """All options of a bottleneck, the constructor's defaults where `options` says nothing; see Bottleneck.resolve.
 
     Raises UsageError for an unknown name or option, naming what there is.
     """
@@ -34,7 +34,7 @@ def bottleneck_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     for option in options:
         if option not in known:
             raise UsageError(f"bottleneck {name!r} has no option {option!r}; it takes {', '.join(known)}")
-    return known | dict(options)
+    return BOTTLENECKS[name].resolve(known | dict(options))
 
 
 def build_bottleneck(name: str, latent_dim: int, options: Mapping[str, Any]) -> Bottleneck:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,11 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.latent_dim = latent_dim
         self.draws = Draws()
+
+    @staticmethod
+    def resolve(options: dict[str, Any]) -> dict[str, Any]:
+        """All options with what they leave to a table written out; None is the same as absent."""
+        return options
 
     @property
     def initialized(self) -> bool:

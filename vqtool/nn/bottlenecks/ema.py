@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqtool import signals
 from vqtool.nn.bottlenecks.nearest import nearest
 
 
@@ -93,6 +94,7 @@ def kmeans(samples: Tensor, size: int, generator: torch.Generator, iterations: i
     """
     centers = samples[torch.randperm(len(samples), generator=generator)[:size].to(samples.device)].clone()
     for _ in range(iterations):
+        signals.check()
         indices = nearest(samples, centers, exact=False)
         counts = torch.bincount(indices, minlength=size)
         means = segment_sum(samples, indices, size) / counts.clamp_min(1)[:, None]

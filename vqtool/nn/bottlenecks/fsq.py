@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ LEVELS = {
 class FSQ(Bottleneck):
     """No codebook to learn and none to collapse: project to len(levels) channels, bound, round, project back.
 
-    codebook_size  2^8 .. 2^16: levels from the table (their product is near, not always equal)
+    codebook_size  2^8 .. 2^16: levels from the table (their product is near, not always equal); else 512
     levels         or say them yourself
     bound          "tanh": tanh(z); "sigmoid": 2 sigmoid(1.6 z) - 1 (arXiv 2601.17124), which uses levels more evenly
 
@@ -43,16 +44,12 @@ class FSQ(Bottleneck):
         self,
         latent_dim: int,
         *,
-        codebook_size: int = 512,
+        codebook_size: int | None = None,
         levels: Sequence[int] | None = None,
         bound: str = "tanh",
     ) -> None:
         super().__init__(latent_dim)
-        if levels is None:
-            if codebook_size not in LEVELS:
-                known = ", ".join(map(str, LEVELS))
-                raise UsageError(f"no FSQ levels for codebook_size {codebook_size}; take one of {known}, or set levels")
-            levels = LEVELS[codebook_size]
+        levels = self.resolve({"codebook_size": codebook_size, "levels": levels})["levels"]
         if not levels or min(levels) < 2:
             raise UsageError(f"each FSQ level is at least 2, not {list(levels)}")
         if bound not in ("tanh", "sigmoid"):
@@ -64,6 +61,20 @@ class FSQ(Bottleneck):
         self.register_buffer("basis", torch.tensor(basis, dtype=torch.int64), persistent=False)
         self.project_in = nn.Linear(latent_dim, len(levels))
         self.project_out = nn.Linear(len(levels), latent_dim)
+
+    @staticmethod
+    def resolve(options: dict[str, Any]) -> dict[str, Any]:
+        """The levels that a codebook_size means: a file must not depend on the table of the vqtool that reads it."""
+        size, levels = options["codebook_size"], options["levels"]
+        if levels is None:
+            size = 512 if size is None else size
+            if size not in LEVELS:
+                known = ", ".join(map(str, LEVELS))
+                raise UsageError(f"no FSQ levels for codebook_size {size}; take one of {known}, or set levels")
+            levels = LEVELS[size]
+        elif size is not None and LEVELS.get(size) != tuple(levels):
+            raise UsageError(f"codebook_size {size} does not mean the levels {list(levels)}; give one of the two")
+        return {**options, "codebook_size": None, "levels": list(levels)}
 
     def _positions(self, x: Tensor) -> Tensor:
         """Where latents [B, L, C] fall between the levels, [B, L, channels] in 0 .. n-1."""
