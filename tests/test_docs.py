@@ -24,8 +24,19 @@ from vqtool.store import MotionSet
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]}
-CLI = PAGES["cli.md"] + "\n" + PAGES["import.md"]
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+CLI = "\n".join(PAGES[name] for name in ("cli.md", "import.md", "tokens.md"))
+
+
+def commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Name and command of each, `edit trim` as well as `train`."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{name} ")
+        else:
+            yield before + name, command
+
+
+COMMANDS: dict[str, Any] = dict(commands(typer.main.get_command(app)))
 SMALL = {"VQTOOL_MODEL_WIDTH": "16", "VQTOOL_MODEL_DEPTH": "1", "VQTOOL_MODEL_LATENT_DIM": "8", "VQTOOL_THREADS": "1"}
 STEPS = "3"
 # What a page's Python takes for granted.
@@ -73,7 +84,7 @@ class Command:
 
 
 def session() -> list[Command]:
-    """The command lines of docs/cli.md and docs/import.md, with few steps and without what a shell does after them."""
+    """The command lines of those pages, with few steps and without what a shell does after them."""
     found = []
     for line in "".join(blocks(CLI, "sh")).splitlines():
         words = shlex.split(re.split(r" [|>] ", line)[0])
@@ -95,6 +106,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "config.toml").write_text(blocks(CLI, "toml")[0])
     for number in range(8):
         write(folder / "mocap" / f"day{number % 2}" / f"walk{number}.bvh", smooth(60, number))
+    frame = "".join(f"<m{layer}_{layer}>" for layer in range(6))
+    (folder / "lm_output.txt").write_text(f"{frame * 8}\n{frame * 3}\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name, value in SMALL.items():
@@ -113,7 +126,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_every_command_of_the_docs_runs_in_the_order_of_the_page(workplace: Path) -> None:
     assert (workplace / "failed").read_text() == ""
-    assert {command.words[0] for command in session()} == set(COMMANDS)
+    typed = [" ".join(command.words[: 2 if command.words[0] == "edit" else 1]) for command in session()]
+    assert set(typed) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("page", sorted(name for name, text in PAGES.items() if blocks(text, "python")))
@@ -150,13 +164,28 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_the_options_of_a_command_are_those_of_its_table(name: str) -> None:
     real = {flag for option in COMMANDS[name].params for flag in option.opts if flag.startswith("-")} - {"--help", "-h"}
-    documented = {flag for flag in names(section(CLI, f"vqtool {name}")) if flag.startswith("-")}
-    assert documented == real
+    assert documented_options(name) == real
+
+
+def documented_options(name: str) -> set[str]:
+    """The options in the section of a command; those of `edit` share a table that says whose they are."""
+    group, _, own = name.partition(" ")
+    table = section(CLI, f"vqtool {group}")
+    if own:
+        mine = [cells for cells in rows(table) if cells[0].startswith("`-") and of_command(cells[1], own)]
+        table = "\n".join(f"| {cells[0]} |" for cells in mine)
+    return {flag for flag in names(table) if flag.startswith("-")}
+
+
+def of_command(cell: str, name: str) -> bool:
+    """Whether "all", "all but trim" or "trim, repeat" means a command."""
+    listed = cell.removeprefix("all").removeprefix(" but ").split(", ")
+    return (name in listed) != cell.startswith("all")
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_a_command_has_an_example_and_an_excerpt_of_its_output(name: str) -> None:
-    text = section(CLI, f"vqtool {name}")
+    text = section(CLI, f"vqtool {name.partition(' ')[0]}")
     assert any(line.startswith(f"vqtool {name} ") for line in "".join(blocks(text, "sh")).splitlines())
     assert blocks(text, "")
 
@@ -193,15 +222,20 @@ JSON_LINES = {
         "evaluate runs/imu sample_data/wrist_imu.h5 --split test",
         "evaluate runs/humanoid sample_data/humanoid.h5",
     ],
-    "import": ["import mocap -o json.h5"],
+    "import": ["import mocap -o json.h5", "import lm_output.txt --like runs/mocap -o json.generated.h5"],
     "validate": ["validate sample_data/wrist_imu.h5"],
     "stats": ["stats motion.h5"],
-    "export": ["export motion.h5 -o json-export --format npy"],
+    "edit": ["edit repeat tokens.h5 day0/walk0@3:9 -o json.edited.h5"],
+    "export": ["export motion.h5 -o json-export --format npy", "export tokens.h5 -o json.jsonl --format text"],
     "doctor": ["doctor"],
 }
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_the_json_of_every_command_is_looked_at() -> None:
+    assert set(JSON_LINES) == {name.partition(" ")[0] for name in COMMANDS}
+
+
+@pytest.mark.parametrize("name", sorted(JSON_LINES))
 def test_the_json_keys_of_a_command_are_those_of_its_tables(
     name: str, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

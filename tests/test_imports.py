@@ -110,7 +110,7 @@ def test_matplotlib_is_imported_only_in_functions_of_report(module: str) -> None
 
 @pytest.mark.parametrize("module", MODULES)
 def test_pyarrow_is_imported_only_in_functions_of_the_two_parquet_modules(module: str) -> None:
-    parquet = module in ("token_formats.py", "formats/lerobot.py")
+    parquet = module in ("token_formats/parquet.py", "formats/lerobot.py")
     assert not of(imports(module, inside_functions=not parquet), "pyarrow")
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from vqtool.errors import DataError, MissingInputError
-from vqtool.store import SPLITS, MotionSet
+from vqtool.splits import SPLITS
+from vqtool.store import MotionSet
 
 FOLDER = Path(__file__).parent.parent / "sample_data"
 README = (FOLDER / "README.md").read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def export_motion(motion: MotionSet, out: Path, format: str, clips: Sequence[int
             chosen.write_file(file, motion, clips)
     else:
         assert chosen.write is not None
-        _check_folder(out, force)
+        check_folder(out, force=force, ours=lambda folder: (folder / MANIFEST).exists())
         stems = safe_stems([motion.names[clip] for clip in clips])
         manifest = {
             "schema_version": 1,
@@ -62,8 +62,8 @@ def export_motion(motion: MotionSet, out: Path, format: str, clips: Sequence[int
     return Exported(len(clips), int(motion.lengths[list(clips)].sum()))
 
 
-def _check_folder(out: Path, force: bool) -> None:
-    """Refuse a folder that must not be replaced."""
+def check_folder(out: Path, *, force: bool, ours: Callable[[Path], bool]) -> None:
+    """Refuse a folder that must not be replaced: all but those that are empty, or `ours` and to be replaced."""
     try:
         parent, exists = out.parent.is_dir(), out.exists()
     except OSError as error:
@@ -73,7 +73,7 @@ def _check_folder(out: Path, force: bool) -> None:
     if exists and not out.is_dir():
         raise OutputError("exists and is no folder; choose another -o", file=out)
     if exists and any(out.iterdir()):
-        if not (out / MANIFEST).exists():
+        if not ours(out):
             raise OutputError("is a folder that no vqtool export made; choose another -o", file=out)
         if not force:
             raise OutputError("exists already; choose another -o or add --force", file=out)

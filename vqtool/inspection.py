@@ -412,15 +412,16 @@ def _token_source(tokens: TokenSet) -> Source:
 def inspect_tokens(tokens: TokenSet) -> CodebookReport:
     """Usage of an open tokens.h5."""
     codebooks = tokens.codebooks
-    for layer, (codebook, size) in enumerate(zip(codebooks, tokens.header.codebook_sizes, strict=True)):
+    for layer, (codebook, size) in enumerate(zip(codebooks, tokens.header.codebook_sizes, strict=False)):
         if len(codebook) != size or not np.isfinite(codebook).all():
             what = f"does not hold {size} finite code vectors; the file is damaged"
             raise DataError(what, file=tokens.path, dataset=f"codebooks/{layer}")
     counters = count_codes(tokens)
     tokens.verify()
+    nearest = nearest_pairs(codebooks) or [None] * len(counters)  # tokens imported without their codebooks
     layers = [
-        LayerUsage(layer, counter.counts(), counter.transitions(), nearest)
-        for layer, (counter, nearest) in enumerate(zip(counters, nearest_pairs(codebooks), strict=True))
+        LayerUsage(layer, counter.counts(), counter.transitions(), near)
+        for layer, (counter, near) in enumerate(zip(counters, nearest, strict=True))
     ]
     return CodebookReport(_token_source(tokens), layers)
 

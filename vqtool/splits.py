@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+
+from vqtool.errors import DataError, UsageError
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
 NO_SPLIT = 255  # of a clip that is in none
@@ -27,6 +30,23 @@ def hashed_splits(names: Sequence[str], val: float, test: float = 0.0, seed: int
         split |= dict.fromkeys(order[first : first + max(0, count)], number)
         first += max(0, count)
     return np.array([split[name] for name in names], dtype=np.uint8)
+
+
+def selected(splits: np.ndarray | None, clips: int, split: str | None, file: Path) -> list[int]:
+    """Clip numbers of a split ("train", "val", "test"), or of all N clips of a file.
+
+    Raises UsageError for an unknown split, DataError where the file has none or no clip is in it.
+    """
+    if split is None:
+        return list(range(clips))
+    if split not in SPLITS:
+        raise UsageError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+    if splits is None:
+        raise DataError("does not say which clips are train, val and test; leave --split out", file=file)
+    chosen: list[int] = np.flatnonzero(splits == SPLITS[split]).tolist()
+    if not chosen:
+        raise DataError(f"has no clip in split {split!r}", file=file)
+    return chosen
 
 
 def _hash(name: str, seed: int) -> float:

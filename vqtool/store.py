@@ -34,7 +34,7 @@ from vqtool.hdf5 import (
     walk,
 )
 from vqtool.publish import publish
-from vqtool.splits import SPLITS
+from vqtool.splits import selected
 
 MAX_COLUMNS = 1 << 20  # of a frame: a row is always read whole
 LARGE_BYTES = 64 << 20  # smaller data may shrink as far as it likes;
@@ -442,16 +442,7 @@ class MotionSet:
 
         Raises UsageError for an unknown split, DataError where the file has none or no clip is in it.
         """
-        if split is None:
-            return list(range(len(self)))
-        if split not in SPLITS:
-            raise UsageError(f"no split {split!r}; there are {', '.join(SPLITS)}")
-        if self.splits is None:
-            raise DataError("does not say which clips are train, val and test; leave --split out", file=self.paths[0])
-        chosen = np.flatnonzero(self.splits == SPLITS[split]).tolist()
-        if not chosen:
-            raise DataError(f"has no clip in split {split!r}", file=self.paths[0])
-        return [int(clip) for clip in chosen]
+        return selected(self.splits, len(self), split, self.paths[0])
 
     def read(self, clip: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Frames [start, stop) of a clip, [n, D] float32, as they are: `blocks` looks for NaN.

@@ -63,6 +63,35 @@ def code_dtype(codebook_sizes: Sequence[int]) -> np.dtype:
     return np.dtype("<u4" if max(codebook_sizes) > 65536 else "<u2")
 
 
+# Token frame i covers the motion frames i * downsample .. (i + 1) * downsample - 1; the last one of a clip, those that
+# there are. It depends on more: `vqtool.load(run).model.encoder_halo()` token frames before and behind it.
+
+
+def frames_of_tokens(start: int, stop: int, downsample: int, num_frames: int | None = None) -> tuple[int, int]:
+    """The motion frames [first, last) that the token frames [start, stop) cover, of a clip of num_frames frames."""
+    first, last = start * downsample, stop * downsample
+    return (first, last) if num_frames is None else (min(first, num_frames), min(last, num_frames))
+
+
+def tokens_of_frames(start: int, stop: int, downsample: int) -> tuple[int, int]:
+    """The token frames [first, last) that cover all of the motion frames [start, stop)."""
+    return start // downsample, -(-stop // downsample)
+
+
+def seconds_of_tokens(start: int, stop: int, fps: float, downsample: int) -> tuple[float, float]:
+    """The time in seconds that the token frames [start, stop) cover."""
+    return start * downsample / fps, stop * downsample / fps
+
+
+def tokens_of_seconds(start_s: float, stop_s: float, fps: float, downsample: int) -> tuple[int, int]:
+    """The token frames [first, last) between two times, each moved to the nearest token boundary.
+
+    So ranges that meet in seconds meet in tokens: nothing between them is lost or taken twice.
+    """
+    first, last = (math.floor(second * fps / downsample + 0.5) for second in (start_s, stop_s))
+    return first, last
+
+
 class TokenWriter:
     """Append rows (token frames) in clip order; made by `create_tokens` and `create_latents`."""
 
@@ -101,6 +130,8 @@ def _create(
             flat.array(name, value)
         attrs: dict[str, Any] = asdict(header) | {"vqtool_version": vqtool.__version__}
         attrs["codebook_sizes"] = np.array(header.codebook_sizes, dtype="<i8")
+        if not codebooks and kind == "tokens":
+            attrs["without_codebooks"] = 1
         flat.close(names, offsets, attrs)
 
 
@@ -117,7 +148,8 @@ def create_tokens(
 ) -> Iterator[TokenWriter]:
     """Write a tokens.h5 of clips whose lengths are known; it appears at `path` when the block ends, or not at all.
 
-    `codebooks` are [K, C] per layer of `header.codebook_sizes`; `companions` go along to the decoded motion.
+    `codebooks` are [K, C] per layer of `header.codebook_sizes`, or [] where they are not known; `companions` go along
+    to the decoded motion.
     """
     sizes = header.codebook_sizes
     rows = {"codes": (code_dtype(sizes), len(sizes))}
@@ -212,7 +244,9 @@ class TokenSet:
 
     @property
     def codebooks(self) -> list[np.ndarray]:
-        """The code vectors of each layer, [K, C] float32."""
+        """The code vectors of each layer, [K, C] float32; [] of tokens imported without them."""
+        if self._flat.attrs.get("without_codebooks") == 1:
+            return []
         return [self._flat.array(f"codebooks/{q}", ndim=2) for q in range(len(self.header.codebook_sizes))]
 
     def blocks(self, name: str = "codes", start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:

@@ -30,6 +30,7 @@ import typer
 import vqtool
 from vqtool.cli.decode import decode
 from vqtool.cli.doctor import doctor
+from vqtool.cli.edit import edit
 from vqtool.cli.encode import encode
 from vqtool.cli.evaluate import evaluate
 from vqtool.cli.export import export
@@ -50,6 +51,7 @@ app = typer.Typer(
 )
 for command in (import_, validate, stats, train, encode, decode, export, inspect_codebook, evaluate, doctor):
     app.command(command.__name__.strip("_").replace("_", "-"))(command)
+app.add_typer(edit, context_settings={"help_option_names": ["-h", "--help"]})
 
 _debug = False
 

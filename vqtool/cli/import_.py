@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vqtool.cli.options import Force, Json, Output, Quiet, metered, say
+from vqtool.cli.options import Delay, Flatten, Force, Json, Layers, Offset, Output, Quiet, Repair, metered, say
 
 if TYPE_CHECKING:
     from vqtool.importing import Imported
+    from vqtool.token_formats import ImportedTokens, ReadingOptions, Reference
 
 
 def import_(
@@ -57,21 +58,44 @@ def import_(
         bool, typer.Option("--group-by-skeleton", help="A file for each skeleton: OUT-1.h5, OUT-2.h5, ...")
     ] = False,
     on_error: Annotated[str, typer.Option("--on-error", help="At a bad file: stop, or skip (exit 3).")] = "stop",
+    like: Annotated[
+        Path | None,
+        typer.Option("--like", metavar="RUN|TOKENS", help="Of tokens: where their codebooks, or all, is known from."),
+    ] = None,
+    flatten: Flatten = None,
+    delay: Delay = False,
+    offset: Offset = 0,
+    num_quantizers: Layers = None,
+    repair: Repair = False,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Import motion files into one motion.h5.
+    """Import motion files into one motion.h5, or exported tokens into a tokens.h5.
 
     BVH, HumanML3D and KIT-ML, AMASS, npy, npz, CSV, any HDF5 and LeRobot; the format is found by content. Clips are
     named by their path. Skeletons become joint features, from which `vqtool export` makes BVH again.
 
+    What `vqtool export` made of a tokens.h5 becomes one again. Tokens that something else wrote need --like.
+
     Example: vqtool import mocap/ -o motion.h5 --fps 30 --mirror
     """
+    from vqtool.errors import UsageError
     from vqtool.formats.base import ReadOptions
     from vqtool.formats.bvh import read_bvh
     from vqtool.importing import ImportOptions, import_motion
+    from vqtool.token_formats import ReadingOptions, SequenceOptions, is_export
 
+    sequence = SequenceOptions(flatten=flatten, delay=delay, offset=offset)
+    reading = ReadingOptions(sequence, num_quantizers, repair)
+    if like is not None or all(is_export(Path(word)) for word in source):
+        _import_tokens([Path(word) for word in source], output, like, reading, force, as_json, quiet)
+        return
+    for word in source:
+        if is_export(Path(word)):
+            raise UsageError("holds tokens, which are imported apart from motion", file=word)
+    if reading != ReadingOptions():
+        raise UsageError("--flatten, --delay, --offset, --num-quantizers and --repair are for tokens, with --like")
     rest = None
     if skeleton is not None:
         rest = read_bvh(skeleton, metres_per_unit=_metres(units), drop_first_frame="no", up=up).skeleton
@@ -111,6 +135,62 @@ def import_(
             typer.echo(f"{file.path}: {file.clips:,} clips ({splits}), {what} ({rate})")
     if done.skipped:
         raise typer.Exit(3)
+
+
+def _import_tokens(
+    sources: list[Path],
+    output: Path,
+    like: Path | None,
+    reading: ReadingOptions,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from vqtool.token_formats import import_tokens
+
+    reference = None if like is None else reference_of(like)
+    with metered(None, "token frame", quiet) as meter:
+        done = import_tokens(sources, output, reference=reference, reading=reading, force=force, progress=meter.add)
+    tell_repairs(done)
+    if as_json:
+        result = {
+            "schema_version": 1,
+            "output": str(output),
+            "clips": done.clips,
+            "frames": done.frames,
+            "token_frames": done.token_frames,
+            "codebooks": done.codebooks,
+            "repaired": done.repaired,
+            "left_out": done.left_out,
+        }
+        typer.echo(json.dumps(result | {"seconds": round(meter.seconds, 3)}))
+    else:
+        books = "" if done.codebooks else ", without codebooks (--like RUN adds them)"
+        typer.echo(f"{output}: {done.clips:,} clips, {done.token_frames:,} token frames{books}")
+    if done.left_out:
+        raise typer.Exit(3)
+
+
+def reference_of(like: Path) -> Reference:
+    """The tokenizer that --like names: a tokens.h5, or a run."""
+    from vqtool.cli.options import is_tokens
+    from vqtool.token_formats import Reference
+
+    if is_tokens(like):
+        return Reference.of_tokens(like)
+    from vqtool.nn.codec import load
+
+    codec = load(like, device="cpu")
+    return Reference.of_run(codec.info, [book.numpy() for book in codec.model.bottleneck.codebooks()])
+
+
+def tell_repairs(done: ImportedTokens) -> None:
+    """What --repair did, on stderr: the first ten, and how many there were."""
+    for lines, what in ((done.repaired, "repaired"), (done.left_out, "left out")):
+        for line in lines[:10]:
+            say(f"{what} {line}")
+        if lines:
+            say(f"{what}: {len(lines):,} of {done.clips + len(done.left_out):,} clips")
 
 
 def _metres(units: str | None) -> float | None:

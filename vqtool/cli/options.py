@@ -40,6 +40,13 @@ Numerics = Annotated[
     ),
 ]
 Layers = Annotated[int | None, typer.Option("--num-quantizers", min=1, help="Only the first q layers.")]
+Flatten = Annotated[
+    str | None,
+    typer.Option("--flatten", help="How layers become one sequence: interleaved, layer-major or first-layer."),
+]
+Delay = Annotated[bool, typer.Option("--delay", help="Layer q comes q steps later, as in MusicGen.")]
+Offset = Annotated[int, typer.Option("--offset", min=0, help="The id of the first token.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Cut off or fill up what cannot be, and say so.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")]
 
@@ -54,6 +61,18 @@ def tell_parts(found: int, quiet: bool) -> None:
     """That work went on from where an earlier run was stopped."""
     if found and not quiet:
         say(f"went on after {found} parts that an earlier run had done")
+
+
+def is_tokens(path: Path) -> bool:
+    """Whether a file is a tokens.h5 or latents.h5; False of anything that cannot be opened."""
+    from vqtool.errors import VqtoolError
+    from vqtool.hdf5 import attribute, open_hdf5
+
+    try:
+        with open_hdf5(path) as file:
+            return attribute(file, "format") in ("vqtool.tokens", "vqtool.latents")
+    except VqtoolError:
+        return False
 
 
 def show_rows(rows: list[tuple[str, str]]) -> None:
