@@ -34,9 +34,7 @@ def write_npy(job: Job) -> None:
                 plain = job.sequences.flatten is None
                 rows = job.sequences.rows(codes) if plain else job.sequence(record, codes)[None]
                 if rows.shape[1] > MAX_COLUMNS:
-                    what = (
-                        f"is {rows.shape[1]:,} tokens long, a npy has at most {MAX_COLUMNS:,}; use another format"
-                    )
+                    what = f"is {rows.shape[1]:,} tokens long, a npy has at most {MAX_COLUMNS:,}; use another format"
                     raise DataError(what, file=job.tokens.path, clip=record["name"])
                 path = clip_file(folder, next(stems), ".npy")
                 np.save(path, rows, allow_pickle=False)
