@@ -25,7 +25,8 @@ import numpy as np
 
 from vqtool.errors import DataError, MissingInputError, VqtoolError
 from vqtool.publish import publish_bytes
-from vqtool.store import SPLITS, create_motion
+from vqtool.splits import SPLITS
+from vqtool.store import create_motion
 
 # Any wheel of this version will do: its data do not depend on the platform.
 DOWNLOAD = ["--no-deps", "--only-binary=:all:", "--python-version=3.11", "--platform=manylinux2014_x86_64"]
