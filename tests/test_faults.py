@@ -19,12 +19,6 @@ EVERY = [
     *(f"export {format} {case}" for format in ("bvh", "robomimic") for case in ("fresh", "replacing")),
     *(f"train {case}" for case in ("fresh", "resumed", "replacing")),
 ]
-BUG = pytest.mark.xfail(reason="what killed runs leave in a run folder, and metrics.jsonl on a full disk: trainer.py")
-
-
-def but_train(names: list[str]) -> list[object]:
-    """The names as parameters, those of train marked with its bug."""
-    return [pytest.param(name, marks=BUG if name.startswith("train") else ()) for name in names]
 
 
 @pytest.fixture(scope="session")
@@ -53,13 +47,13 @@ def broken(tries: list[faults.Tried]) -> list[str]:
     return [str(tried) for tried in tries if tried.wrong]
 
 
-@pytest.mark.parametrize("name", but_train(SAMPLED))
+@pytest.mark.parametrize("name", SAMPLED)
 def test_a_killed_command_leaves_all_or_nothing_and_goes_on_exactly(jobs: Callable[[str], Job], name: str) -> None:
     job = jobs(name)
     assert broken([job.kill(point) for point in sample(job.points())]) == []
 
 
-@pytest.mark.parametrize("name", but_train(SAMPLED))
+@pytest.mark.parametrize("name", SAMPLED)
 def test_a_call_that_fails_is_one_line_and_the_old_output_stays(jobs: Callable[[str], Job], name: str) -> None:
     job = jobs(name)
     tries = [job.fail(point, ERRORS[number % 5]) for number, point in enumerate(sample(job.points()))]
@@ -79,14 +73,14 @@ def test_a_full_disk_is_one_line_and_the_old_output_stays(jobs: Callable[[str], 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", but_train(EVERY))
+@pytest.mark.parametrize("name", EVERY)
 def test_every_call_may_be_the_last(jobs: Callable[[str], Job], name: str) -> None:
     job = jobs(name)
     assert broken([job.kill(point) for point in job.points()]) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", but_train(EVERY))
+@pytest.mark.parametrize("name", EVERY)
 def test_every_call_may_fail(jobs: Callable[[str], Job], name: str) -> None:
     job = jobs(name)
     assert broken([job.fail(point, error) for point in job.points() for error in ERRORS]) == []

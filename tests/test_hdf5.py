@@ -138,8 +138,11 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_handler_that_raises_takes_the_child_along(path: Path) -> None:
+def test_a_handler_that_raises_takes_the_child_along(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(signal.SIGALRM, interrupt)
+    children: list[int] = []
+    fork = os.fork
+    monkeypatch.setattr(os, "fork", lambda: children.append(child := fork()) or child)
     signal.setitimer(signal.ITIMER_REAL, 0.3)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -148,7 +151,7 @@ def test_a_handler_that_raises_takes_the_child_along(path: Path) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        os.waitpid(children[0], os.WNOHANG)
 
 
 def test_the_mask_of_signals_is_as_it_was(path: Path) -> None:

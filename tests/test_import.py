@@ -355,6 +355,7 @@ def test_pickles_are_refused(run: Run, tmp_path: Path) -> None:
     assert code == 65 and "a.npy" in errors
 
 
+@pytest.mark.slow  # test_fuzz reads some as well
 @pytest.mark.parametrize("name", ["a.npy", "b.npz", "c.npz", "d.csv", "e.hdf5"])
 def test_a_damaged_file_is_read_or_is_one_clear_line(name: str, run: Run, tmp_path: Path) -> None:
     import h5py

@@ -772,6 +772,7 @@ def read_all(path: Path) -> None:
         assert error.exit_code != 70
 
 
+@pytest.mark.slow  # test_fuzz reads some as well
 @pytest.mark.parametrize("kind", ["contiguous", "growing", "foreign"])
 def test_two_hundred_damaged_files_raise_nothing_but_errors_of_vqtool(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"{kind}.h5"

@@ -436,6 +436,7 @@ exec(test_store.CHILD)
 """
 
 
+@pytest.mark.slow  # test_fuzz reads some as well
 @pytest.mark.parametrize("kind", ["tokens", "latents"])
 def test_two_hundred_damaged_files_raise_nothing_but_errors_of_vqtool(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"{kind}.h5"

@@ -431,7 +431,8 @@ def inspect_latents(tokens: TokenSet) -> LatentReport:
     mean, squares, kl = np.zeros((3, tokens.width))  # squares: sum of squared deviations from the running mean
     row = 0
     for mu, logvar in zip(tokens.hashed_blocks("mean"), tokens.hashed_blocks("logvar"), strict=True):
-        mu, logvar = mu.astype(np.float64), logvar.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # of a signalling NaN
+            mu, logvar = mu.astype(np.float64), logvar.astype(np.float64)
         if len(bad := np.flatnonzero(~np.isfinite(mu + logvar).all(axis=1))):
             clip = int(np.searchsorted(tokens.offsets, row + bad[0], side="right")) - 1
             what = "its latents are not finite; the run diverged, so encode with another"

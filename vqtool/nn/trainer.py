@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -38,7 +37,7 @@ from vqtool.nn.evaluation import Evaluation, evaluate
 from vqtool.nn.losses import column_weights, reconstruction, velocity
 from vqtool.nn.model import build_model
 from vqtool.nn.windows import WindowSampler
-from vqtool.publish import lock, publish_bytes, sync
+from vqtool.publish import lock, publish_bytes, remove_folder, remove_leftovers, sync
 from vqtool.splits import SPLITS, hashed_splits
 from vqtool.stats import column_stats
 from vqtool.store import MotionSet
@@ -111,8 +110,7 @@ def check_run(run: Path, config: Config, *, resume: bool, force: bool) -> None:
         if changed := differences(before, config):
             raise ResumeError(f"was begun with another config: {'; '.join(changed)}", file=run)
         return
-    begun = {".config.toml.part", "config.toml.lock"}  # by a run that was killed before it had written anything else
-    if run.exists() and {path.name for path in run.iterdir()} - begun:
+    if run.exists() and any(run.iterdir()):
         if not (run / "config.toml").exists():
             raise OutputError("is a folder that no vqtool train made; choose another -o", file=run)
         if not force:
@@ -122,7 +120,7 @@ def check_run(run: Path, config: Config, *, resume: bool, force: bool) -> None:
 def begin_run(run: Path, config: Config, *, resume: bool) -> None:
     """Make the run folder with its config.toml; without resume, forget what a run before left there."""
     if not resume:
-        shutil.rmtree(run / "checkpoints", ignore_errors=True)
+        remove_folder(run / "checkpoints")  # or StorageError: --resume would take them for its own
         for name in (NAME, METRICS):
             (run / name).unlink(missing_ok=True)
     run.mkdir(exist_ok=True)
@@ -156,6 +154,8 @@ def train(
     except OSError as error:
         raise OutputError(f"cannot be created ({error.strerror})", file=run) from error
     with lock(run):
+        for name in ("config.toml", METRICS, NAME):  # nobody else writes these now
+            remove_leftovers(run / name)
         check_run(run, config, resume=resume, force=force)
         training = _Training(config, motion, run, report, device)
         begin_run(run, config, resume=resume)
@@ -364,7 +364,7 @@ class _Training:
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": self.step, **record}) + "\n")
         except OSError as error:
-            raise StorageError(f"could not be written ({error.strerror})", file=path) from error
+            raise StorageError(f"could not be written ({error.strerror}); go on with --resume", file=path) from error
 
     def _warn_of_dead_codes(self, evaluation: Evaluation) -> None:
         for q, counts in enumerate(evaluation.counts):
