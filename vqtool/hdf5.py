@@ -223,17 +223,24 @@ def block_rows(width: int, itemsize: int) -> int:
 
 
 def _examine(path: Path, at: At) -> None:
-    """Touch everything in a file that vqtool reads of one, but of large datasets only the first and the last row."""
+    """Touch everything in a file that vqtool reads of one, but of large datasets only the first and the last row.
+
+    What cannot be read is passed over, and the rest examined: the reader may not come by the same way.
+    """
     left = PROBE_BYTES
-    root = h5py.File(path, "r", locking=False)
-    for key in root.attrs:
-        attribute(root, key)
-    for node in _objects(path, root):
-        at(node.name)
-        attribute(node, "fps")
-        if isinstance(node, h5py.Dataset):
-            with contextlib.suppress(DataError, *DAMAGE):
-                left -= _touch(path, node, left)
+    passed = contextlib.suppress(DataError, *DAMAGE)
+    with h5py.File(path, "r", locking=False) as root:  # and closed: that can crash too
+        with passed:
+            for key in root.attrs:
+                attribute(root, key)
+        with passed:
+            for node in _objects(path, root):
+                with passed:
+                    at(node.name)
+                    attribute(node, "fps")
+                    if isinstance(node, h5py.Dataset):
+                        left -= _touch(path, node, left)
+        at("/")
 
 
 def _touch(path: Path, dataset: h5py.Dataset, left: int) -> int:
