@@ -819,3 +819,13 @@ def test_a_caption_without_end_is_refused_before_it_fills_the_file(tmp_path: Pat
         w.append("walk", np.zeros((3, 2), "f4"))
         w.companions = Companions(captions=(Caption(0, "a" * 70_000),))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_a_plain_hdf5_file_one_clip_is_open_at_a_time(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "plain.h5", "w") as file:
+        for number in range(20):
+            file[f"clips/{number:02d}"] = np.full((5, 2), number, "f4")
+    with MotionSet([tmp_path / "plain.h5"], fps=30) as motion:
+        assert [motion.read(clip)[0, 0] for clip in (3, 19, 3)] == [3, 19, 3]
+        kept = motion._sources[0]._h5.id  # type: ignore[attr-defined]
+        assert h5py.h5f.get_obj_count(kept, h5py.h5f.OBJ_DATASET) == 1

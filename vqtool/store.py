@@ -232,7 +232,10 @@ class DatasetFile:
 
     def _open(self, pattern: str | None) -> None:
         path = self.path
-        self._clips: list[h5py.Dataset] = []
+        self.names: list[str] = []
+        lengths: list[int] = []
+        self._last: tuple[int, h5py.Dataset | None] = (-1, None)
+        rate_of: dict[str, Any] = {}  # of groups
         others: list[str] = []
         widths: dict[int, str] = {}
         rates: dict[float, str] = {}
@@ -247,16 +250,16 @@ class DatasetFile:
             with damaged(path, name):
                 check_dataset(path, dataset)
                 _check_size(path, dataset)
-            self._clips.append(dataset)
+            self.names.append(name)
+            lengths.append(len(dataset))
             widths.setdefault(int(np.prod(dataset.shape[1:])), name)
-            node: h5py.Group | h5py.Dataset = dataset
-            while (rate := attribute(node, "fps")) is None and node.name != "/":
-                node = node.parent
+            if (rate := attribute(dataset, "fps")) is None:
+                rate = _rate_of_group(dataset.parent, rate_of)
             if isinstance(rate, list) and len(rate) == 1:  # MATLAB and numpy write [30.0]
                 rate = rate[0]
             if isinstance(rate, int | float) and not isinstance(rate, bool):
                 rates.setdefault(float(rate), name)
-        if not self._clips:
+        if not self.names:
             which = f"that matches --dataset {pattern!r}" if pattern else "of numbers"
             what = f"but {some(others)}" if others else "and no links are followed"
             raise DataError(f"holds no [T, D] dataset {which}, {what}", file=path)
@@ -266,8 +269,7 @@ class DatasetFile:
         if len(rates) > 1:
             listed = ", ".join(f"{name} {rate:g}" for rate, name in list(rates.items())[:4])
             raise DataError(f"its clips differ in fps: {listed}; choose with --dataset 'PATTERN'", file=path)
-        self.names = [clip.name.lstrip("/") for clip in self._clips]
-        self.lengths = np.array([len(clip) for clip in self._clips], dtype=np.int64)
+        self.lengths = np.array(lengths, dtype=np.int64)
         self.dim = next(iter(widths))
         self.fps = next(iter(rates), None)
         self.layout = str(attribute(self._h5, "layout") or "raw")
@@ -275,7 +277,11 @@ class DatasetFile:
 
     def read(self, clip: int, start: int, stop: int) -> np.ndarray:
         """Frames [start, stop) of a clip, [n, D] float32."""
-        rows = read_rows(self.path, self._clips[clip], start, stop)
+        # Only one is open at a time: HDF5 keeps some MB of chunks for each that is.
+        if self._last[0] != clip:
+            with damaged(self.path, self.names[clip]):
+                self._last = clip, self._h5[self.names[clip]]
+        rows = read_rows(self.path, self._last[1], start, stop)
         with np.errstate(over="ignore", invalid="ignore"):  # 1e300 becomes infinite, which `blocks` tells
             return rows.reshape(len(rows), self.dim).astype(np.float32, copy=False)
 
@@ -284,7 +290,7 @@ class DatasetFile:
 
     def place(self, clip: int) -> str:
         """The dataset of a clip."""
-        return str(self._clips[clip].name)
+        return f"/{self.names[clip]}"
 
     def identity(self) -> str:
         """Size and time of change: such a file has no SHA-256, and to read it all takes as long as some work on it."""
@@ -293,7 +299,17 @@ class DatasetFile:
 
     def close(self) -> None:
         """Close the file."""
+        self._last = (-1, None)
         self._h5.close()
+
+
+def _rate_of_group(group: h5py.Group, known: dict[str, Any]) -> Any:
+    """The attribute fps of a group or of the nearest around it that has one; None where there is none."""
+    name = group.name
+    if name not in known:
+        rate = attribute(group, "fps")
+        known[name] = rate if rate is not None or name == "/" else _rate_of_group(group.parent, known)
+    return known[name]
 
 
 def _described(dataset: h5py.Dataset) -> str:
