@@ -195,8 +195,8 @@ def _hdf5(version: str) -> Check:
     if _numbers(version) >= SAFER_HDF5:
         return Check("hdf5", OK, version)
     advice = (
-        f"it can crash on damaged files, which {'.'.join(map(str, SAFER_HDF5))} mends: vqtool therefore looks at files "
-        "of others in a child process first; take an h5py with a later HDF5 when there is one"
+        "it can crash on damaged files; vqtool therefore looks at files in a child process first. Take an h5py with "
+        f"HDF5 {'.'.join(map(str, SAFER_HDF5))} or later when there is one"
     )
     return Check("hdf5", NOTE, version, advice)
 
