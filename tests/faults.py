@@ -92,8 +92,10 @@ def _child(gate: Connection, words: Sequence[str], folder: Path, size: int | Non
     import torch
 
     from vqtool.cli import main
+    from vqtool.nn import codec
 
     torch.set_num_threads(1)
+    codec.CHUNK_TOKENS = codec.PART_TOKENS = 40  # encode and decode keep parts
     # Where only ancestors may trace a process (Yama), let anyone.
     ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(2**64 - 1), 0, 0, 0)
     if size is not None:

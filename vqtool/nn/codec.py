@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vqtool import signals
 from vqtool.errors import DataError, UsageError
 from vqtool.nn.bottlenecks.vae import GaussianBottleneck
 from vqtool.nn.checkpoint import load_model
@@ -176,10 +177,12 @@ class Codec:
         batch: list[tuple[Span, int, int]] = []
         for window in windows:
             if batch and (len(batch) + 1) * (window[2] - window[1]) * self.downsample > BATCH_FRAMES:
+                signals.check()
                 yield batch
                 batch = []
             batch.append(window)
         if batch:
+            signals.check()
             yield batch
 
     # Encode

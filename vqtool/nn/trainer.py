@@ -345,7 +345,7 @@ class _Training:
         """Errors and usage over the whole validation set, with the weights that would be saved now."""
         averaged = self.smooth if self.config.train.ema_decay > 0 else copy.deepcopy(self.model)
         codec = Codec(averaged, self._tokenizer(), device=str(self.device), numerics="fast")
-        found = evaluate(codec, self.motion, self.split.val, progress=lambda frames: signals.check())
+        found = evaluate(codec, self.motion, self.split.val)
         record: dict[str, Any] = {"split": "val", "nmse": found.nmse, "nmae": found.nmae}
         if found.counts:
             record["usage"] = [float(np.mean(counts > 0)) for counts in found.counts]
