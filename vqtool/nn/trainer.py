@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -359,10 +360,15 @@ class _Training:
         return found
 
     def _log(self, record: dict[str, Any]) -> None:
+        with self._metrics() as path, path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": self.step, **record}) + "\n")
+
+    @contextlib.contextmanager
+    def _metrics(self) -> Iterator[Path]:
+        """metrics.jsonl to write; StorageError where the disk does not take it."""
         path = self.run / METRICS
         try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": self.step, **record}) + "\n")
+            yield path
         except OSError as error:
             raise StorageError(f"could not be written ({error.strerror}); go on with --resume", file=path) from error
 
@@ -383,8 +389,9 @@ class _Training:
         state |= to_numpy(dict(self.smooth.named_parameters()), "smooth.")
         state |= to_numpy(optimizer_state(self.optimizer, self.names), "optimizer.")
         state["data_digest"] = self.data_digest
-        if (self.run / METRICS).exists():
-            sync(self.run / METRICS)  # a checkpoint never knows of a step that metrics.jsonl does not
+        with self._metrics() as path:
+            if path.exists():
+                sync(path)  # a checkpoint never knows of a step that metrics.jsonl does not
         keep = self.config.train.keep_checkpoints
         save_checkpoint(self.run / "checkpoints", self.step, state, keep, device=self.device.type)
 
