@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -112,19 +110,10 @@ class MotionTokenizer(nn.Module):
 def build_model(config: Config, dim: int) -> MotionTokenizer:
     """An untrained tokenizer of motion with `dim` columns; the same seed gives the same weights."""
     model = config.model
-    options: dict[str, Any] = {
-        "width": model.width,
-        "depth": model.depth,
-        "downsample": model.downsample,
-        "dilation_growth": model.dilation_growth,
-        "activation": model.activation,
-        "causal": model.causal,
-        "downsampling": model.downsampling,
-    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        encoder = build_encoder(dim, model.latent_dim, **options)
+        encoder = build_encoder(dim, model)
         bottleneck = build_bottleneck(model.bottleneck, model.latent_dim, config.bottleneck)
-        decoder = build_decoder(dim, model.latent_dim, **options)
+        decoder = build_decoder(dim, model)
     bottleneck.draws.state[0] = config.train.seed
     return MotionTokenizer(encoder, bottleneck, decoder, Normalizer(dim), model.downsample)
