@@ -192,6 +192,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("rvq", {"revive_below": 0.9, "ema_decay": 0.5, "quantizer_dropout": 0.5}),
     ("rvq", {"revive_below": 0.9, "ema_decay": 0.5, "shared_codebook": True}),
     ("rvq", {"revive_below": 0.9, "codebook_update": "gradient"}),
+    ("vq", {"init": "first", "revive_rule": "absolute", "revive_below": 1.0}),
+    ("rvq", {"init": "first", "revive_rule": "absolute", "revive_below": 1.0, "sampling_temperature": 0.5}),
+    ("rvq", {"shared_codebook": True, "sampling_temperature": 0.5, "quantizer_dropout": 0.5}),
 ]
 
 
@@ -418,6 +421,10 @@ def test_an_unknown_option_is_refused_with_the_options_there_are(name: str) -> N
         ("rvq", {"num_quantizers": 3, "codebook_size": [8, 8]}, "does not give 3 layers"),
         ("vq", {"codebook_size": 0}, "layers of 1 to 1,048,576 codes"),
         ("vq", {"codebook_update": "adam"}, "'ema' or 'gradient', not 'adam'"),
+        ("vq", {"init": "zero"}, "init is 'kmeans' or 'first', not 'zero'"),
+        ("rvq", {"revive_rule": "never"}, "revive_rule is 'relative' or 'absolute', not 'never'"),
+        ("vq", {"sampling_temperature": -0.5}, "sampling_temperature is from 0 to"),
+        ("rvq", {"sampling_temperature": math.nan}, "sampling_temperature is from 0 to"),
         ("rvq", {"num_quantizers": 2, "codebook_size": [8, 4], "shared_codebook": True}, "a shared codebook has one"),
         ("fsq", {"codebook_size": 500}, "no FSQ levels for codebook_size 500"),
         ("fsq", {"levels": [5, 1]}, "each FSQ level is at least 2"),
@@ -769,6 +776,76 @@ def test_gradient_codebooks_are_revived_too() -> None:
     losses = rvq(noise(2, 30, 1).requires_grad_()).losses
     (losses["commitment"] + losses["codebook"]).backward()
     assert (rvq.codebooks()[0] < 10).all()
+
+
+# The rules of T2M-GPT and MoMask
+
+
+def peers_book(counts: list[float]) -> Codebook:
+    book = book_with(counts, revive_below=1.0)
+    book.revive_rule = "absolute"
+    return book
+
+
+def test_absolute_revival_puts_code_k_onto_token_k_and_leaves_its_averages() -> None:
+    book = peers_book([5.0, 1.0, 0.9, 0.0])
+    before = state(book)
+    assert revive(book, torch.arange(8.0)) == [2, 3]
+    assert book.vectors[2:, 0].tolist() == [2.0, 3.0]
+    for key in ("counts", "sums"):
+        assert book.state_dict()[key].equal(before[key])
+
+
+def test_absolute_revival_is_over_when_the_count_has_grown_to_one() -> None:
+    rvq = with_codebooks([[0.0], [9.0]], ema_decay=0.5, revive_rule="absolute", revive_below=1.0)
+    book: Any = rvq.layers[0]
+    book.counts.zero_()
+    book.sums.zero_()
+    x = torch.tensor([[[0.1], [8.0], [0.3]]])
+    rvq(x)  # counts 1 and 0.5: code 0 is the mean of its tokens, code 1 lies on token 1
+    torch.testing.assert_close(book.vectors.flatten(), torch.tensor([0.2, 8.0]))
+    rvq(torch.tensor([[[0.1], [8.4], [0.3], [8.4]]]))  # counts 1.5 and 1.25
+    torch.testing.assert_close(book.vectors.flatten(), torch.tensor([0.3 / 1.5, (0.5 * 8.0 + 2 * 8.4) / 2 / 1.25]))
+
+
+def test_absolute_revival_repeats_a_batch_that_is_smaller_than_the_codebook_with_a_little_noise() -> None:
+    book = peers_book([0.0] * 7)
+    revive(book, torch.tensor([10.0, 20.0, 30.0]))
+    nearby = book.vectors[:, 0] - torch.tensor([10.0, 20.0, 30.0, 10.0, 20.0, 30.0, 10.0])
+    assert nearby.abs().max() < 0.05
+    assert len(nearby.unique()) == 7
+
+
+def test_first_begins_with_the_first_latents_each_counted_once() -> None:
+    vq = build_bottleneck("vq", C, {"codebook_size": 16, "init": "first"})
+    x = noise(20, C)
+    vq.initialize(x)
+    book: Any = vq.layers[0]
+    assert book.vectors.equal(x[:16])
+    assert book.sums.equal(x[:16])
+    assert book.counts.tolist() == [1.0] * 16
+
+
+def test_first_begins_deeper_layers_with_what_drawn_codes_leave_over() -> None:
+    for temperature, zero in ((0.0, True), (5.0, False)):
+        rvq = build_bottleneck("rvq", C, SMALL["rvq"] | {"init": "first", "sampling_temperature": temperature})
+        rvq.initialize(noise(200, C))
+        assert (rvq.codebooks()[1] == 0).all() == zero
+
+
+def test_codes_are_drawn_with_the_probabilities_of_their_distances() -> None:
+    rvq = with_codebooks([[0.0], [1.0], [3.0]], sampling_temperature=2.0, ema_decay=1.0)
+    codes = rvq(torch.full((20, 500, 1), 0.5)).codes
+    expected = torch.softmax(-torch.tensor([0.25, 0.25, 6.25]) / 2.0, 0)
+    torch.testing.assert_close(torch.bincount(codes.flatten(), minlength=3) / 10000, expected, atol=0.02, rtol=0)
+
+
+def test_codes_are_drawn_in_training_only_and_anew_at_each_step() -> None:
+    rvq = make("rvq", sampling_temperature=5.0, ema_decay=1.0, revive_below=0.0)
+    x = noise(2, 30, C)
+    assert not rvq(x).codes.equal(rvq(x).codes)
+    assert rvq.eval()(x).codes.equal(rvq.encode(x))
+    assert rvq.encode(x).equal(rvq.encode(x))
 
 
 # k-means

@@ -20,8 +20,13 @@ class Codebook(nn.Module):
     initialized whether `initialize` has run
 
     With "ema" (arXiv 1711.00937, appendix A.1) a code that gets tokens is sums / counts where counts > 1e-3, else
-    left alone. A code whose count falls below `revive_below` times the mean count is moved onto one of the batch's
-    own vectors, and its state with it.
+    left alone.
+
+    revive  "relative": a code whose count falls below `revive_below` times the mean count is moved onto one of the
+            batch's own vectors, and its state with it. "absolute": one whose count falls below `revive_below` tokens a
+            step lies on the batch's vector of its own number until its count has grown; its state stays.
+    init    "kmeans", or "first": the first vectors of all, each with a count of one
+    "absolute" at 1 and "first" are what T2M-GPT and MoMask do.
     """
 
     vectors: Tensor
@@ -29,9 +34,20 @@ class Codebook(nn.Module):
     sums: Tensor
     initialized: Tensor
 
-    def __init__(self, size: int, dim: int, *, update: str = "ema", decay: float = 0.99, revive_below: float = 0.5):
+    def __init__(
+        self,
+        size: int,
+        dim: int,
+        *,
+        update: str = "ema",
+        decay: float = 0.99,
+        revive_below: float = 0.5,
+        revive: str = "relative",
+        init: str = "kmeans",
+    ) -> None:
         super().__init__()
-        self.size, self.update_rule, self.decay, self.revive_below = size, update, decay, revive_below
+        self.size, self.update_rule, self.decay = size, update, decay
+        self.revive_below, self.revive_rule, self.init = revive_below, revive, init
         if update == "gradient":
             self.vectors = nn.Parameter(torch.zeros(size, dim))
         else:
@@ -42,12 +58,16 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def initialize(self, samples: Tensor, batches: int, generator: torch.Generator) -> None:
-        """Fit by k-means to samples [N, C], the tokens of that many batches; N >= 8 K is asked for."""
-        if len(samples) < 8 * self.size:
+        """Fit to samples [N, C], the tokens of that many batches; for k-means N >= 8 K is asked for."""
+        if self.init == "first":
+            centers, counts = tiled(samples, self.size, generator), torch.ones_like(self.counts)
+        elif len(samples) < 8 * self.size:
             raise ValueError(f"{len(samples)} vectors are too few to fit {self.size} codes; give {8 * self.size}")
-        centers, counts = kmeans(samples, self.size, generator)
+        else:
+            centers, counts = kmeans(samples, self.size, generator)
+            counts = counts / batches
         self.vectors.copy_(centers)
-        self.counts.copy_(counts / batches)
+        self.counts.copy_(counts)
         if self.update_rule == "ema":
             self.sums.copy_(centers * self.counts[:, None])
         self.initialized.fill_(True)
@@ -64,7 +84,11 @@ class Codebook(nn.Module):
             means = self.sums / self.counts.clamp_min(1e-3)[:, None]
             moved = (counts > 0) & (self.counts > 1e-3)  # sums and counts of an idle code shrink alike, up to rounding
             self.vectors.copy_(torch.where(moved[:, None], means, self.vectors))
-        self._revive(vectors, generator)
+        if self.revive_rule == "absolute":
+            dead = (self.counts < self.revive_below)[:, None]
+            self.vectors.copy_(torch.where(dead, tiled(vectors, self.size, generator), self.vectors))
+        else:
+            self._revive(vectors, generator)
 
     def _revive(self, vectors: Tensor, generator: torch.Generator) -> None:
         share = self.counts.sum() / self.size
@@ -76,6 +100,15 @@ class Codebook(nn.Module):
         self.counts[dead] = share
         if self.update_rule == "ema":
             self.sums[dead] = self.vectors[dead] * share
+
+
+def tiled(vectors: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """The first `size` of the vectors [N, C]; where there are fewer, again and again with a little noise."""
+    if len(vectors) >= size:
+        return vectors[:size]
+    rows = vectors.repeat(-(-size // len(vectors)), 1)[:size]
+    noise = torch.randn(rows.shape, generator=generator).to(rows)
+    return rows + 0.01 / rows.shape[1] ** 0.5 * noise
 
 
 def segment_sum(vectors: Tensor, indices: Tensor, size: int) -> Tensor:

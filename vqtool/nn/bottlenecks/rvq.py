@@ -14,20 +14,22 @@ from torch import Tensor, nn
 from vqtool.errors import UsageError
 from vqtool.nn.bottlenecks.base import Bottleneck, BottleneckOutput, full_precision, masked_mean
 from vqtool.nn.bottlenecks.ema import Codebook
-from vqtool.nn.bottlenecks.nearest import decide, nearest
+from vqtool.nn.bottlenecks.nearest import decide, nearest, sampled
 
-MAX_LAYERS, MAX_CODES = 64, 1 << 20
+MAX_LAYERS, MAX_CODES, MAX_TEMPERATURE = 64, 1 << 20, 1e6
 
 
 class ResidualVQ(Bottleneck):
     """Q codebooks, each quantizing what the ones before left over; decoding works from the first q of them.
 
-    codebook_size      K, or one K per layer
-    codebook_update    "ema" or "gradient" (then there is a codebook loss)
-    ema_decay          of the moving averages
-    revive_below       a code used less than this share of the mean use is dead; 0 turns revival off
-    quantizer_dropout  probability that a training sample keeps only its first n ~ Uniform{1..Q} layers
-    shared_codebook    one codebook for all layers
+    codebook_size         K, or one K per layer
+    codebook_update       "ema" or "gradient" (then there is a codebook loss)
+    ema_decay             of the moving averages
+    init, revive_rule     how codes begin and begin again, see Codebook
+    revive_below          a code used less than this share of the mean use, or this often a step, is dead; 0: none is
+    sampling_temperature  in training, codes are drawn with the probabilities softmax(-|x - e|^2 / temperature)
+    quantizer_dropout     probability that a training sample keeps only its first n ~ Uniform{1..Q} layers
+    shared_codebook       one codebook for all layers
 
     One straight-through estimator lies around the sum: its forward value is bit-equal to the sum of the code
     vectors, its gradient the identity for every Q.
@@ -41,7 +43,10 @@ class ResidualVQ(Bottleneck):
         codebook_size: int | Sequence[int] = 512,
         codebook_update: str = "ema",
         ema_decay: float = 0.99,
+        init: str = "kmeans",
+        revive_rule: str = "relative",
         revive_below: float = 0.5,
+        sampling_temperature: float = 0.0,
         quantizer_dropout: float = 0.0,
         shared_codebook: bool = False,
     ) -> None:
@@ -50,6 +55,7 @@ class ResidualVQ(Bottleneck):
             ("num_quantizers", num_quantizers, 1, MAX_LAYERS),
             ("ema_decay", ema_decay, 0, 1),
             ("revive_below", revive_below, 0, 1),
+            ("sampling_temperature", sampling_temperature, 0, MAX_TEMPERATURE),
             ("quantizer_dropout", quantizer_dropout, 0, 1),
         ):
             if not low <= value <= high:  # NaN is not
@@ -60,15 +66,29 @@ class ResidualVQ(Bottleneck):
         if len(sizes) != num_quantizers or min(sizes) < 1 or max(sizes) > MAX_CODES:
             what = f"codebook_size {codebook_size} does not give {num_quantizers} layers of 1 to {MAX_CODES:,} codes"
             raise UsageError(what)
-        if codebook_update not in ("ema", "gradient"):
-            raise UsageError(f"codebook_update is 'ema' or 'gradient', not {codebook_update!r}")
+        for option, chosen, choices in (
+            ("codebook_update", codebook_update, ("ema", "gradient")),
+            ("init", init, ("kmeans", "first")),
+            ("revive_rule", revive_rule, ("relative", "absolute")),
+        ):
+            if chosen not in choices:
+                raise UsageError(f"{option} is {' or '.join(map(repr, choices))}, not {chosen!r}")
         if shared_codebook and len(set(sizes)) > 1:
             raise UsageError(f"a shared codebook has one size, not {sizes}")
         self.num_quantizers = num_quantizers
         self.codebook_sizes = tuple(sizes)
         self.quantizer_dropout = quantizer_dropout
+        self.sampling_temperature = sampling_temperature
         self.layers = nn.ModuleList(
-            Codebook(size, latent_dim, update=codebook_update, decay=ema_decay, revive_below=revive_below)
+            Codebook(
+                size,
+                latent_dim,
+                update=codebook_update,
+                decay=ema_decay,
+                init=init,
+                revive=revive_rule,
+                revive_below=revive_below,
+            )
             for size in (sizes[:1] if shared_codebook else sizes)
         )
 
@@ -96,21 +116,28 @@ class ResidualVQ(Bottleneck):
 
     @torch.no_grad()
     def initialize(self, latents: Tensor, batches: int = 1) -> None:
-        """k-means layer by layer, each on the true residual of the layers before; latents [N, C], N >= 8 K."""
+        """Fit layer by layer, each on the true residual of the layers before; latents [N, C], for k-means N >= 8 K."""
         residual = full_precision(latents)
         if len(self.layers) < self.num_quantizers:  # shared: fit to the residuals of all layers together
             self._layer(0).initialize(residual, batches, self.draws.generator())
             residuals = [residual]
             for q in range(1, self.num_quantizers):
-                residuals.append(residuals[-1] - self._layer(q).vectors[self._nearest(residuals[-1], q)])
+                residuals.append(residuals[-1] - self._layer(q).vectors[self._chosen(residuals[-1], q)])
             self._layer(0).initialize(torch.cat(residuals), batches, self.draws.generator())
             return
         for q in range(self.num_quantizers):
             self._layer(q).initialize(residual, batches, self.draws.generator())
-            residual = residual - self._layer(q).vectors[self._nearest(residual, q)]
+            residual = residual - self._layer(q).vectors[self._chosen(residual, q)]
 
     def _nearest(self, vectors: Tensor, q: int, *, exact: bool = False) -> Tensor:
         return nearest(vectors.detach(), self._layer(q).vectors.detach().to(vectors.dtype), exact=exact)
+
+    def _chosen(self, vectors: Tensor, q: int) -> Tensor:
+        """What training assigns vectors [N, C] to: the nearest code, or one drawn."""
+        if self.sampling_temperature == 0:
+            return self._nearest(vectors, q)
+        codebook = self._layer(q).vectors.detach().to(vectors.dtype)
+        return sampled(vectors.detach(), codebook, self.sampling_temperature, self.draws.generator())
 
     def _kept(self, batch: int, device: torch.device) -> Tensor | None:
         """How many layers each sample keeps in this training step, [B]; None for all."""
@@ -135,7 +162,8 @@ class ResidualVQ(Bottleneck):
         follow: list[tuple[Tensor, Tensor]] = []
         for q in range(self.num_quantizers):
             use = valid if kept is None else valid & (kept > q)[:, None]  # [B, L]
-            index = self._nearest(residual.flatten(0, 1), q, exact=not self.training)
+            flat = residual.flatten(0, 1)
+            index = self._chosen(flat, q) if self.training else self._nearest(flat, q, exact=True)
             vectors = self._layer(q).vectors[index].view_as(x)
             index = index.view(use.shape)
             codes.append(index.masked_fill(~use, -1))
@@ -204,7 +232,10 @@ class VectorQuantizer(ResidualVQ):
         codebook_size: int = 512,
         codebook_update: str = "ema",
         ema_decay: float = 0.99,
+        init: str = "kmeans",
+        revive_rule: str = "relative",
         revive_below: float = 0.5,
+        sampling_temperature: float = 0.0,
     ) -> None:
         super().__init__(
             latent_dim,
@@ -212,5 +243,8 @@ class VectorQuantizer(ResidualVQ):
             codebook_size=codebook_size,
             codebook_update=codebook_update,
             ema_decay=ema_decay,
+            init=init,
+            revive_rule=revive_rule,
             revive_below=revive_below,
+            sampling_temperature=sampling_temperature,
         )
