@@ -22,7 +22,6 @@ from vqtool import signals
 from vqtool.codebook import perplexity
 from vqtool.config import Config, build_config, differences, read_toml, to_toml
 from vqtool.errors import DataError, DivergedError, InterruptedRun, OutputError, ResumeError, StorageError
-from vqtool.motion import resolve_columns
 from vqtool.nn.bottlenecks import bottleneck_options
 from vqtool.nn.checkpoint import (
     from_numpy,
@@ -35,7 +34,7 @@ from vqtool.nn.checkpoint import (
 )
 from vqtool.nn.codec import Codec, pick_device
 from vqtool.nn.evaluation import Evaluation, evaluate
-from vqtool.nn.losses import column_weights, reconstruction, velocity
+from vqtool.nn.losses import MotionLoss
 from vqtool.nn.model import build_model
 from vqtool.nn.windows import WindowSampler
 from vqtool.publish import lock, publish_bytes, remove_folder, remove_leftovers, sync
@@ -197,8 +196,10 @@ class _Training:
             betas=(settings.betas[0], settings.betas[1]),
             weight_decay=settings.weight_decay,
         )
-        groups = [(resolve_columns(k, motion.layout, motion.dim), v) for k, v in config.loss.columns.items()]
-        self.weights = column_weights(groups, self.model.normalizer.constant.cpu()).to(self.device)
+        self.loss = MotionLoss(config.loss, motion.layout, motion.dim, self.model.normalizer)
+        if self.loss.idle:
+            names = " and ".join(f"loss.{name}" for name in self.loss.idle)
+            self._warn(f"{names} has no part: layout {motion.layout} does not say where joints are")
         self.step = 0
         self.evaluated = 0  # the last step whose evaluation is in metrics.jsonl
 
@@ -264,16 +265,13 @@ class _Training:
         motion, mask = motion.to(self.device), mask.to(self.device)
         self.model.train()
         output, bottleneck = self.model(motion, visible, quantize=self.model.bottleneck.initialized)
-        target = self.model.normalizer(motion)
-        terms = {
-            "reconstruction": reconstruction(weights.reconstruction, output, target, mask, self.weights),
-            "velocity": velocity(weights.reconstruction, output, target, mask, self.weights),
-            **bottleneck.losses,
-        }
+        terms = self.loss(output, motion, mask) | bottleneck.losses
         kl_rise = min(1.0, (self.step + 1) / max(1.0, settings.steps * weights.kl_warmup))
         factors = {
             "reconstruction": 1.0,
             "velocity": weights.velocity,
+            "positions": weights.positions,
+            "joints": weights.joints,
             "commitment": weights.commitment,
             "codebook": weights.codebook,
             "kl": weights.kl * kl_rise,
@@ -295,12 +293,15 @@ class _Training:
         return loss.item(), {name: value.item() for name, value in terms.items()}
 
     def _lr(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, then cosine to zero or constant."""
+        """Learning rate of a step: linear warm-up, drops, and a cosine to zero or none."""
         settings = self.config.train
-        rise = min(1.0, (step + 1) / (settings.lr_warmup + 1))
+        rate = settings.lr * min(1.0, (step + 1) / (settings.lr_warmup + 1))
+        for share in settings.lr_drops:
+            if step >= share * settings.steps:
+                rate *= settings.lr_drop
         if settings.schedule == "constant":
-            return settings.lr * rise
-        return settings.lr * rise * (1 + math.cos(math.pi * step / settings.steps)) / 2
+            return rate
+        return rate * (1 + math.cos(math.pi * step / settings.steps)) / 2
 
     @torch.no_grad()
     def _follow_weights(self) -> None:
