@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def train(
     motion: Motions,
     output: Annotated[Path, typer.Option("-o", "--output", help="The run folder to make.")],
-    model: Annotated[str | None, typer.Option("--model", help="vae, vq, rvq or fsq.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="vae, vq, rvq, fsq or product.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Training steps.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings from a TOML file.", readable=False)] = None,
     assignments: Annotated[
@@ -124,9 +124,11 @@ class _Report:
 def _show_plan(config: Config, motion: MotionSet, as_json: bool) -> None:
     import torch
 
+    from vqtool.body_parts import with_parts
     from vqtool.nn.model import build_model
     from vqtool.nn.trainer import split_clips
 
+    config = with_parts(config, motion)
     with torch.device("meta"):
         parameters = sum(p.numel() for p in build_model(config, motion.dim).parameters())
     split = split_clips(motion, config.data.val_fraction, config.data.seed)
