@@ -6,6 +6,7 @@ import difflib
 import json
 import math
 import os
+import re
 import reprlib
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ class DataConfig:
 class ModelConfig:
     """Encoder and decoder."""
 
-    bottleneck: str = "rvq"  # vae | vq | rvq | fsq
+    bottleneck: str = "rvq"  # vae | vq | rvq | fsq | product
     width: int = 256
     depth: int = 3  # residual blocks (per halving when strided)
     downsample: int = 4  # motion frames per token frame: 1, 2, 4 or 8
@@ -41,6 +42,7 @@ class ModelConfig:
     activation: str = "relu"  # relu | gelu | silu
     dropout: float = 0.0  # share of a residual block's output that training leaves out
     causal: bool = False  # token l sees no frame after its own
+    parts: dict[str, str] = field(default_factory=dict)  # body parts of a product: name -> joints, groups, ranges
 
 
 @dataclass
@@ -193,6 +195,8 @@ def _set(config: Config, key: str, value: Any) -> None:
         config.bottleneck[name] = value
     elif key.startswith("loss.columns."):
         config.loss.columns[name.removeprefix("columns.")] = _number(key, value)
+    elif key.startswith("model.parts."):
+        config.model.parts[name.removeprefix("parts.")] = _columns(key, value)
     else:
         _assign(getattr(config, section), name, key, value)
 
@@ -227,7 +231,7 @@ def _assign(section: Any, name: str, key: str, value: Any) -> None:
     if wanted in (float, float | None) and isinstance(value, int | float) and not isinstance(value, bool):
         value = _number(key, value)
     kinds: dict[Any, Any] = {str | None: (str, type(None)), float | None: (float, type(None))}
-    kinds |= {list[float]: list, dict[str, float]: dict}
+    kinds |= {list[float]: list, dict[str, float]: dict, dict[str, str]: dict}
     kind = kinds.get(wanted, wanted)
     if not isinstance(value, kind) or (wanted is int and isinstance(value, bool)):
         label = getattr(wanted, "__name__", None) if wanted in (int, float, str, bool) else str(wanted)
@@ -236,6 +240,8 @@ def _assign(section: Any, name: str, key: str, value: Any) -> None:
         value = [_number(key, item) for item in value]
     if wanted == dict[str, float]:
         value = {column: _number(key, item) for column, item in value.items()}
+    if wanted == dict[str, str]:
+        value = {part: _columns(key, item) for part, item in value.items()}
     setattr(section, name, value)
 
 
@@ -251,6 +257,13 @@ def _number(key: str, value: Any) -> float:
     if not math.isfinite(number):
         raise UsageError(f"{key} takes finite numbers, not {reprlib.repr(value)}")
     return number
+
+
+def _columns(key: str, value: Any) -> str:
+    """Columns or joints as text; a column alone may be written as a number."""
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise UsageError(f"{key} takes joints or columns as text, not {reprlib.repr(value)}")
+    return str(value)
 
 
 def _check(config: Config) -> None:
@@ -327,6 +340,13 @@ def _check(config: Config) -> None:
         raise UsageError(f"loss.reconstruction is 'l1', 'l2' or 'smooth_l1', not {loss.reconstruction!r}")
     if model.downsample not in (1, 2, 4, 8):
         raise UsageError(f"model.downsample is 1, 2, 4 or 8, not {model.downsample}")
+    if model.parts and model.bottleneck != "product":
+        raise UsageError(f"model.parts needs --model product: {model.bottleneck} has no codebooks for parts")
+    if len(model.parts) > model.latent_dim:
+        raise UsageError(f"model.parts has {len(model.parts)} parts for the {model.latent_dim} of model.latent_dim")
+    for part in model.parts:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,31}", part):
+            raise UsageError(f"model.parts: a part is called by up to 32 letters, digits and _, not {_quoted(part)}")
     if train.window % model.downsample:
         raise UsageError(f"train.window {train.window} is not a multiple of model.downsample {model.downsample}")
 

@@ -46,6 +46,7 @@ _CODEBOOK: dict[str, Any] = {
     "bottleneck.ema_decay": 0.99,
     "bottleneck.init": "first",
     "bottleneck.revive_rule": "absolute",
+    "bottleneck.revive_below": 1.0,
 }
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def train(
     motion: Motions,
     output: Annotated[Path, typer.Option("-o", "--output", help="The run folder to make.")],
-    model: Annotated[str | None, typer.Option("--model", help="vae, vq, rvq or fsq.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="vae, vq, rvq, fsq or product.")] = None,
     preset: Annotated[
         str | None, typer.Option("--preset", help="A published recipe: t2m-gpt, momask or mld-vae.")
     ] = None,
@@ -130,9 +130,11 @@ class _Report:
 def _show_plan(config: Config, motion: MotionSet, as_json: bool) -> None:
     import torch
 
+    from vqtool.body_parts import with_parts
     from vqtool.nn.model import build_model
     from vqtool.nn.trainer import split_clips
 
+    config = with_parts(config, motion)
     with torch.device("meta"):
         parameters = sum(p.numel() for p in build_model(config, motion.dim).parameters())
     split = split_clips(motion, config.data.val_fraction, config.data.seed)

@@ -54,6 +54,7 @@ def _header(codec: Codec, source: str, num_quantizers: int) -> TokenHeader:
         source=source,
         dim=info.dim,
         codebook_sizes=tuple(info.codebook_sizes[:num_quantizers]),
+        parts=info.parts,
     )
 
 
@@ -144,6 +145,7 @@ def decode_file(
     if num_quantizers is not None and (tokens.is_latents or not 1 <= num_quantizers <= tokens.width):
         have = 0 if tokens.is_latents else tokens.width
         raise UsageError(f"--num-quantizers {num_quantizers}: the file has {have} layers", file=tokens.path)
+    tokens.header.check_layers(tokens.width if num_quantizers is None else num_quantizers)
     if sample_seed is not None and not tokens.is_latents:
         raise UsageError("--sample is for the latents of a VAE; these are codes", file=tokens.path)
     tokens.check()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -177,6 +177,27 @@ class Stack(nn.Module):
             assert isinstance(layer, Layer)
             first, last = layer.reach(first, last)
         return first, last
+
+
+class PartEncoder(nn.Module):
+    """Stacks of one architecture side by side: each sees its own columns and gives its own channels."""
+
+    def __init__(self, stacks: Iterable[Stack], columns: Iterable[Sequence[int]]) -> None:
+        super().__init__()
+        self.stacks = nn.ModuleList(stacks)
+        for number, own in enumerate(columns):
+            self.register_buffer(f"columns_{number}", torch.tensor(own), persistent=False)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[B, T, D] -> [B, T', C], the channels of the first stack first."""
+        own = [x[..., self.get_buffer(f"columns_{number}")] for number in range(len(self.stacks))]
+        return torch.cat([stack(columns, mask) for stack, columns in zip(self.stacks, own, strict=True)], -1)
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        """As that of any of them."""
+        stack = self.stacks[0]
+        assert isinstance(stack, Stack)
+        return stack.reach(first, last)
 
 
 def _residuals(config: ModelConfig) -> list[Layer]:

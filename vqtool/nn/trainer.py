@@ -19,6 +19,7 @@ from torch import Tensor
 
 import vqtool
 from vqtool import signals
+from vqtool.body_parts import with_parts
 from vqtool.codebook import perplexity
 from vqtool.config import Config, build_config, differences, read_toml, to_toml
 from vqtool.errors import DataError, DivergedError, InterruptedRun, OutputError, ResumeError, StorageError
@@ -146,6 +147,7 @@ def train(
     DivergedError at the first loss that is not finite, InterruptedRun after saving when a signal asked for it
     (within a `vqtool.signals.StopRequest`).
     """
+    config = with_parts(config, motion)
     options = bottleneck_options(config.model.bottleneck, config.bottleneck)
     # Written out in full: a later default must not change what this run is.
     config = replace(config, bottleneck={name: value for name, value in options.items() if value is not None})
