@@ -319,7 +319,8 @@ def test_clips_shorter_than_the_window_are_trained_on(tmp_path: Path) -> None:
 
 def test_a_codebook_that_stays_empty_is_warned_of_with_what_to_do(tmp_path: Path) -> None:
     motion = write_motion(tmp_path / "motion.h5", [2400])
-    done = run_training(motion, tmp_path / "run", "fsq", bottleneck__codebook_size=512, train__steps=1)
+    options = {"bottleneck__codebook_size": 512, "train__steps": 1, "train__start": "random"}
+    done = run_training(motion, tmp_path / "run", "fsq", **options)
     assert any("of 512 codes" in text and "codebook_size" in text for text in done.warnings)
 
 
@@ -437,3 +438,15 @@ def test_a_training_on_joint_features_logs_the_terms_of_the_joints(tmp_path: Pat
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert line["joints"] > 0
     assert line["positions"] > 0
+
+
+def test_a_run_begun_before_networks_started_from_components_goes_on_as_it_was(motion: Path, tmp_path: Path) -> None:
+    run_training(motion, tmp_path / "whole", train__start="random")
+    stop_training(motion, tmp_path / "run", step=17, train__start="random")
+    config = tmp_path / "run" / "config.toml"
+    config.write_text("".join(line for line in config.read_text().splitlines(True) if not line.startswith("start =")))
+    with pytest.raises(ResumeError, match="train.start: 'random' -> 'components'"):
+        run_training(motion, tmp_path / "run", resume=True)
+    run_training(motion, tmp_path / "run", resume=True, train__start="random")
+    name = "tokenizer.safetensors"
+    assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

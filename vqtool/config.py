@@ -65,6 +65,7 @@ class TrainConfig:
     """How to optimise, and how often to look."""
 
     steps: int = 5000
+    start: str = "components"  # components | random: the first weights of networks that fold frames
     batch_size: int = 64  # windows a step
     window: int = 64  # frames of a window
     lr: float = 1e-3
@@ -99,6 +100,7 @@ class Config:
 
 
 SECTIONS = tuple(section.name for section in fields(Config))
+EARLIER = {"train.start": "random"}  # settings that came later, and that their default would change
 PREFIX = "VQTOOL_"
 MAX_CONFIG_BYTES = 1 << 16
 MAX_CONFIG_DOTS = 1 << 12  # tomllib takes time with the square of those in one key
@@ -140,6 +142,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"is not TOML: {error}", file=path) from error
     _check_alone(found, str(path))
     return found
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """The flat settings in the config.toml of a run; what an earlier vqtool could not write means what it did then."""
+    return EARLIER | read_toml(path)
 
 
 def read_environment(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -334,6 +341,8 @@ def _check(config: Config) -> None:
         raise UsageError(f"train.betas takes two numbers in [0, 1), not {train.betas}")
     if not all(0 < share < 1 for share in train.lr_drops):
         raise UsageError(f"train.lr_drops takes shares of the steps between 0 and 1, not {train.lr_drops}")
+    if train.start not in ("components", "random"):
+        raise UsageError(f"train.start is 'components' or 'random', not {train.start!r}")
     if train.schedule not in ("cosine", "constant"):
         raise UsageError(f"train.schedule is 'cosine' or 'constant', not {train.schedule!r}")
     if loss.reconstruction not in ("l1", "l2", "smooth_l1"):

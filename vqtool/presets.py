@@ -28,6 +28,7 @@ _RECIPE: dict[str, Any] = {
     "loss.positions": 0.5,  # what their code calls velocity
     "loss.joints": 0.0,
     "loss.commitment": 0.02,
+    "train.start": "random",
     "train.batch_size": 256,
     "train.window": 64,
     "train.lr": 2e-4,

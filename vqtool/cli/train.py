@@ -63,7 +63,7 @@ def train(
     Example: vqtool train sample_data/wrist_imu.h5 -o runs/imu --model rvq --steps 300
     """
     from vqtool import presets
-    from vqtool.config import build_config, read_assignments, read_environment, read_toml
+    from vqtool.config import build_config, read_assignments, read_environment, read_run, read_toml
     from vqtool.store import MotionSet
 
     given = {
@@ -76,7 +76,7 @@ def train(
     begun = output / "config.toml"
     layers = [
         presets.preset(preset) if preset is not None else {},
-        read_toml(begun) if resume and begun.exists() else {},
+        read_run(begun) if resume and begun.exists() else {},
         read_toml(config) if config is not None else {},
         read_environment(),
         read_assignments(assignments or []),
