@@ -445,7 +445,7 @@ def test_a_run_begun_before_networks_started_from_components_goes_on_as_it_was(m
     stop_training(motion, tmp_path / "run", step=17, train__start="random")
     config = tmp_path / "run" / "config.toml"
     config.write_text("".join(line for line in config.read_text().splitlines(True) if not line.startswith("start =")))
-    with pytest.raises(ResumeError, match="train.start: 'random' -> 'components'"):
+    with pytest.raises(ResumeError, match=r"train\.start: 'random' -> 'components'"):
         run_training(motion, tmp_path / "run", resume=True)
     run_training(motion, tmp_path / "run", resume=True, train__start="random")
     name = "tokenizer.safetensors"
