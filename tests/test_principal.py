@@ -70,6 +70,20 @@ def test_the_same_motion_and_seed_start_alike_and_the_random_state_stays() -> No
         assert torch.equal(mine, theirs)
 
 
+@pytest.mark.parametrize(
+    ("bottleneck", "most"), [({"bottleneck.dim": 5}, 0.15), ({"bottleneck.levels": [65] * 5}, 0.25)], ids=["vae", "fsq"]
+)
+def test_projections_of_a_bottleneck_start_as_its_first_channels(bottleneck: dict[str, object], most: float) -> None:
+    name = "vae" if "bottleneck.dim" in bottleneck else "fsq"
+    model, folded = model_of(model__bottleneck=name, **bottleneck), motion()
+    start_from_components(model, folded, seed=0)
+    clip = folded.flatten(0, 1)[None]
+    back, output = model.eval()(clip)
+    assert (back - clip).square().sum() < most * clip.square().sum()
+    if name == "vae":
+        assert output.losses["kl"] < 5
+
+
 @pytest.mark.parametrize("tokens", [1, 5])
 def test_fewer_token_frames_than_channels_are_enough(tokens: int) -> None:
     model = model_of()

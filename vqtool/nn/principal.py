@@ -28,7 +28,8 @@ def start_from_components(model: MotionTokenizer, frames: Tensor, seed: int) -> 
     stacks = [(encoder, torch.arange(frames.shape[2]))] if isinstance(encoder, Stack) else _parts(encoder)
     _shrink(decoder)
     into, out = _conv(decoder, 0), _conv(decoder, -2)
-    dim, channel, first, kept = frames.shape[2], 0, 0, 0.0
+    dim, channel, first = frames.shape[2], 0, 0
+    spread = torch.zeros(model.bottleneck.latent_dim)
     for stack, columns in stacks:
         _shrink(stack)
         take, give = _conv(stack, 1), _conv(stack, -1)
@@ -38,7 +39,8 @@ def start_from_components(model: MotionTokenizer, frames: Tensor, seed: int) -> 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             components = torch.svd_lowrank(rows, min(count + 8, *rows.shape), niter=4)[2][:, :count]
-        kept += (rows @ components).square().sum().item()
+        energy = (rows @ components).square().mean(0)
+        spread[channel : channel + count] = energy.sqrt()
         take.conv.weight[:count, :, 0] = components.T
         for number in range(count):
             give.conv.weight[number, number, give.left] += 1.0
@@ -49,7 +51,8 @@ def start_from_components(model: MotionTokenizer, frames: Tensor, seed: int) -> 
         out.conv.weight[folded, first : first + count, 0] = components
         out.conv.weight[folded, first + count : first + 2 * count, 0] = -components
         channel, first = channel + channels, first + 2 * count
-    return kept / frames.square().sum().clamp_min(1e-12).item()
+    model.bottleneck.start(spread)
+    return float(spread.square().sum() / frames.square().mean(0).sum().clamp_min(1e-12))
 
 
 def starts_from_components(model: MotionTokenizer) -> bool:
