@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from vqtool.errors import DataError, UsageError
-from vqtool.nn.bottlenecks import BOTTLENECKS, Bottleneck, build_bottleneck
+from vqtool.nn.bottlenecks import BOTTLENECKS, Bottleneck, build_bottleneck, estimators
 from vqtool.nn.bottlenecks.base import Draws, masked_mean
 from vqtool.nn.bottlenecks.ema import Codebook, kmeans, segment_sum
+from vqtool.nn.bottlenecks.estimators import bridge, rotated
 from vqtool.nn.bottlenecks.fsq import FSQ, LEVELS
 from vqtool.nn.bottlenecks.nearest import nearest
 from vqtool.nn.bottlenecks.rvq import ResidualVQ, VectorQuantizer
@@ -30,8 +31,17 @@ SMALL: dict[str, dict[str, Any]] = {
     "fsq": {"codebook_size": 256},
     "product": {"codebook_size": 16},
 }
-EVERY = pytest.mark.parametrize("name", BOTTLENECKS)
-DISCRETE = pytest.mark.parametrize("name", [name for name in BOTTLENECKS if name != "vae"])
+# Options that change how a bottleneck works: what every bottleneck promises, each of these promises too.
+KINDS: dict[str, dict[str, Any]] = {
+    "vq narrow": {"codebook_dim": 3},
+    "rvq narrow": {"codebook_dim": 3, "codebook_update": "gradient"},
+    "rvq cosine": {"codebook_dim": 3, "codebook_norm": "l2", "estimator": "rotation"},
+    "rvq rotation": {"estimator": "rotation"},
+    "rvq simvq": {"codebook_update": "simvq"},
+}
+NAMES = [*BOTTLENECKS, *KINDS]
+EVERY = pytest.mark.parametrize("name", NAMES)
+DISCRETE = pytest.mark.parametrize("name", [name for name in NAMES if name != "vae"])
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -47,7 +57,8 @@ def make(name: str, *, seed: int = 0, **options: Any) -> Any:
 def _made(name: str, seed: int, options: tuple[tuple[str, Any], ...]) -> Bottleneck:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        bottleneck = build_bottleneck(name, C, SMALL.get(name, {}) | dict(options))
+        kind = name.split()[0]
+        bottleneck = build_bottleneck(kind, C, SMALL.get(kind, {}) | KINDS.get(name, {}) | dict(options))
     bottleneck.draws.state[0] = seed
     bottleneck.initialize(noise(8 * max(bottleneck.codebook_sizes, default=1), C, seed=seed + 100))
     return bottleneck
@@ -188,11 +199,18 @@ def test_eval_changes_no_state(name: str) -> None:
 
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
-    *((name, {}) for name in BOTTLENECKS),
+    *((name, {}) for name in NAMES),
+    ("rvq", {"estimator": "diveq", "codebook_update": "gradient"}),
+    ("vq narrow", {"codebook_norm": "l2", "codebook_update": "gradient", "revive_below": 0.9, "estimator": "diveq"}),
+    ("rvq cosine", {"shared_codebook": True, "quantizer_dropout": 0.5, "revive_below": 0.9}),
+    ("vq", {"codebook_update": "simvq", "init": "random", "codebook_dim": 3}),
     ("vq", {"revive_below": 0.9, "ema_decay": 0.5}),
     ("rvq", {"revive_below": 0.9, "ema_decay": 0.5, "quantizer_dropout": 0.5}),
     ("rvq", {"revive_below": 0.9, "ema_decay": 0.5, "shared_codebook": True}),
     ("rvq", {"revive_below": 0.9, "codebook_update": "gradient"}),
+    ("vq", {"init": "first", "revive_rule": "absolute", "revive_below": 1.0}),
+    ("rvq", {"init": "first", "revive_rule": "absolute", "revive_below": 1.0, "sampling_temperature": 0.5}),
+    ("rvq", {"shared_codebook": True, "sampling_temperature": 0.5, "quantizer_dropout": 0.5}),
     ("product", {"revive_below": 0.9, "num_quantizers": 4, "quantizer_dropout": 0.5}),
 ]
 
@@ -406,7 +424,7 @@ def test_an_unknown_bottleneck_is_refused_with_the_names_there_are() -> None:
         build_bottleneck("vqvae", C, {})
 
 
-@EVERY
+@pytest.mark.parametrize("name", BOTTLENECKS)
 def test_an_unknown_option_is_refused_with_the_options_there_are(name: str) -> None:
     known = "dim" if name == "vae" else "codebook_size"
     with pytest.raises(UsageError, match=f"bottleneck '{name}' has no option 'codebok_size'; it takes .*{known}"):
@@ -419,7 +437,16 @@ def test_an_unknown_option_is_refused_with_the_options_there_are(name: str) -> N
         ("rvq", {"num_quantizers": 0}, "num_quantizers is from 1 to 64, not 0"),
         ("rvq", {"num_quantizers": 3, "codebook_size": [8, 8]}, "does not give 3 layers"),
         ("vq", {"codebook_size": 0}, "layers of 1 to 1,048,576 codes"),
-        ("vq", {"codebook_update": "adam"}, "'ema' or 'gradient', not 'adam'"),
+        ("vq", {"codebook_update": "adam"}, "'ema', 'gradient' or 'simvq', not 'adam'"),
+        ("vq", {"init": "zero"}, "init is 'kmeans', 'first' or 'random', not 'zero'"),
+        ("rvq", {"estimator": "st"}, "estimator is 'ste', 'rotation' or 'diveq', not 'st'"),
+        ("vq", {"codebook_dim": -1}, f"codebook_dim is from 0 to {C}, not -1"),
+        ("vq", {"codebook_dim": C + 1}, f"codebook_dim is from 0 to {C}, not {C + 1}"),
+        ("rvq", {"codebook_norm": "l1", "codebook_dim": 3}, "codebook_norm is 'none' or 'l2', not 'l1'"),
+        ("rvq", {"codebook_norm": "l2"}, "codebook_norm 'l2' needs a codebook_dim"),
+        ("rvq", {"revive_rule": "never"}, "revive_rule is 'relative' or 'absolute', not 'never'"),
+        ("vq", {"sampling_temperature": -0.5}, "sampling_temperature is from 0 to"),
+        ("rvq", {"sampling_temperature": math.nan}, "sampling_temperature is from 0 to"),
         ("rvq", {"num_quantizers": 2, "codebook_size": [8, 4], "shared_codebook": True}, "a shared codebook has one"),
         ("fsq", {"codebook_size": 500}, "no FSQ levels for codebook_size 500"),
         ("fsq", {"levels": [5, 1]}, "each FSQ level is at least 2"),
@@ -494,6 +521,182 @@ def test_no_gradient_of_the_output_reaches_the_codebooks() -> None:
     rvq = make("rvq", codebook_update="gradient")
     rvq(noise(2, 5, C).requires_grad_()).latents.sum().backward()
     assert all(parameter.grad is None for parameter in rvq.parameters())
+
+
+# Estimators
+
+
+@pytest.mark.parametrize("estimator", ["ste", "rotation"])
+def test_the_value_of_an_estimator_is_bit_equal_to_the_codes(estimator: str) -> None:
+    x, codes = 1e3 * noise(50, C), noise(50, C, seed=1)
+    assert bridge(x.requires_grad_(), codes, estimator).equal(codes)
+
+
+def test_rotation_turns_and_scales_the_gradient_by_hand() -> None:
+    x = torch.tensor([[2.0, 0.0]] * 2).requires_grad_()
+    codes = torch.tensor([[0.0, 3.0]] * 2)  # a quarter turn and 1.5 times as long: J = 1.5 [[0, -1], [1, 0]]
+    bridge(x, codes, "rotation").backward(torch.eye(2))
+    torch.testing.assert_close(x.grad, 1.5 * torch.tensor([[0.0, -1.0], [1.0, 0.0]]))
+
+
+def test_the_turn_of_the_rotation_takes_latents_to_their_codes() -> None:
+    x, codes = noise(50, C), noise(50, C, seed=1)
+    torch.testing.assert_close(rotated(x, codes), codes)
+
+
+def test_rotation_keeps_angles_to_the_latent() -> None:
+    x, codes, given = noise(50, C).requires_grad_(), noise(50, C, seed=1), noise(50, C, seed=2)
+    bridge(x, codes, "rotation").backward(given)
+    assert x.grad is not None
+    cosine = torch.nn.functional.cosine_similarity
+    torch.testing.assert_close(cosine(x.grad, x), cosine(given, codes))
+    torch.testing.assert_close(x.grad.norm(dim=1), given.norm(dim=1) * codes.norm(dim=1) / x.norm(dim=1))
+
+
+@pytest.mark.parametrize("x", [[0.0, 0.0], [-3.0, 0.0], [5.0, 0.0]])
+def test_rotation_of_zero_and_of_opposites_is_finite(x: list[float]) -> None:
+    latents = torch.tensor([x]).requires_grad_()
+    bridge(latents, torch.tensor([[3.0, 0.0]]), "rotation").sum().backward()
+    assert latents.grad is not None
+    assert latents.grad.isfinite().all()
+
+
+def test_diveq_shares_the_gradient_between_latents_and_codes_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimators, "DIVEQ_VARIANCE", 0.0)
+    x, codes = torch.tensor([[1.0, 1.0]]).requires_grad_(), torch.tensor([[1.0, 5.0]]).requires_grad_()
+    value = bridge(x, codes, "diveq", torch.Generator())
+    torch.testing.assert_close(value, codes)
+    value.backward(torch.tensor([[2.0, 3.0]]))
+    torch.testing.assert_close(x.grad, torch.tensor([[2.0, 0.0]]))  # across the error
+    torch.testing.assert_close(codes.grad, torch.tensor([[0.0, 3.0]]))  # along it
+
+
+def test_diveq_is_as_far_from_the_latent_as_the_code_and_near_the_code() -> None:
+    x, codes = noise(500, C), noise(500, C, seed=1)
+    value = bridge(x, codes, "diveq", torch.Generator().manual_seed(0))
+    torch.testing.assert_close((value - x).norm(dim=1), (codes - x).norm(dim=1))
+    assert 0 < (value - codes).square().mean() < 2e-3
+
+
+def test_diveq_gives_the_code_vectors_themselves_in_eval() -> None:
+    rvq = make("rvq", estimator="diveq")
+    x = noise(2, 30, C)
+    assert rvq.eval()(x).latents.equal(rvq.decode(rvq.encode(x)))
+    assert not rvq.train()(x).latents.equal(rvq.eval()(x).latents)
+
+
+@pytest.mark.parametrize(("estimator", "reaches"), [("ste", False), ("rotation", False), ("diveq", True)])
+def test_the_gradient_of_the_output_reaches_the_codes_with_diveq_only(estimator: str, reaches: bool) -> None:
+    rvq = make("rvq", codebook_update="gradient", estimator=estimator)
+    rvq(noise(2, 5, C).requires_grad_()).latents.sum().backward()
+    assert [parameter.grad is not None for parameter in rvq.parameters()] == [reaches] * 3
+
+
+# Narrow codebooks
+
+
+def test_narrow_codebooks_as_wide_as_the_latents_begin_as_plain_ones() -> None:
+    """All principal components only turn the space, which k-means and the nearest code do not see."""
+    narrow, plain = (make("rvq", **options).eval() for options in ({"codebook_dim": C}, {}))
+    x = noise(4, 50, C)
+    assert narrow.encode(x).equal(plain.encode(x))
+    torch.testing.assert_close(narrow.decode(plain.encode(x)), plain.decode(plain.encode(x)))
+
+
+@pytest.mark.parametrize("layers", [1, 2, 4])
+def test_gradient_through_projections_that_lose_nothing_is_the_identity(layers: int) -> None:
+    rvq = make("rvq", codebook_dim=C, num_quantizers=layers)
+    x, given = noise(3, 20, C).requires_grad_(), noise(3, 20, C, seed=1)
+    rvq(x).latents.backward(given)
+    torch.testing.assert_close(x.grad, given)
+
+
+def test_projections_begin_as_the_subspace_of_the_latents() -> None:
+    vq = build_bottleneck("vq", C, {"codebook_size": 16, "codebook_dim": 2})
+    samples = noise(300, 2) @ noise(2, C, seed=1) + 7.0
+    vq.initialize(samples)
+    layer: Any = vq.layers[0]
+    torch.testing.assert_close(layer.outside(layer.inside(samples)), samples)
+    assert layer.vectors.shape == (16, 2)
+
+
+@pytest.mark.parametrize("name", ["vq narrow", "rvq narrow", "rvq cosine"])
+def test_the_gradient_of_the_output_trains_both_projections(name: str) -> None:
+    bottleneck = make(name)
+    (bottleneck(noise(2, 5, C)).latents * noise(2, 5, C, seed=1)).sum().backward()
+    for layer in bottleneck.layers:
+        for projection in (layer.project_in, layer.project_out):
+            assert (projection.weight.grad != 0).any()
+            assert (projection.bias.grad != 0).any()
+
+
+@pytest.mark.parametrize("name", ["vq narrow", "rvq narrow", "rvq cosine", "rvq simvq"])
+def test_codebooks_that_are_computed_have_no_keys_and_add_up_to_what_is_decoded(name: str) -> None:
+    bottleneck = make(name).eval()
+    codes = bottleneck.encode(noise(4, 20, C))
+    assert bottleneck.codebook_keys() == []
+    assert [book.shape for book in bottleneck.codebooks()] == [(16, C)] * codes.shape[-1]
+    assert bottleneck.decode(codes).equal(sum_of_codes(bottleneck, codes))
+
+
+def test_commitment_of_a_narrow_codebook_is_measured_inside() -> None:
+    vq = make("vq narrow").eval()
+    x = noise(2, 5, C)
+    layer: Any = vq.layers[0]
+    error = layer.inside(x) - layer.vectors[vq.encode(x)[..., 0]]
+    assert error.shape == (2, 5, 3)
+    torch.testing.assert_close(vq(x).losses["commitment"], error.square().mean())
+
+
+def test_cosine_codes_have_length_one_and_the_nearest_has_the_smallest_angle() -> None:
+    vq = make("vq narrow", codebook_norm="l2").eval()
+    layer: Any = vq.layers[0]
+    torch.testing.assert_close(layer.codes().norm(dim=1), torch.ones(16))
+    x = noise(2, 50, C)
+    angles = torch.nn.functional.linear(x, layer.project_in.weight, layer.project_in.bias) @ layer.codes().T
+    assert vq.encode(x)[..., 0].equal(angles.argmax(-1))
+
+
+def test_moving_averages_and_revival_of_a_narrow_codebook_work_inside() -> None:
+    vq = make("vq narrow", ema_decay=0.0, revive_below=0.9)
+    x = noise(2, 100, C)
+    layer: Any = vq.layers[0]
+    inside = layer.inside(x).flatten(0, 1)
+    index = vq(x).codes.flatten()
+    counts = torch.bincount(index, minlength=16)
+    alive = counts >= 0.9 * 200 / 16
+    assert 0 < alive.sum() < 16
+    means = segment_sum(inside, index, 16) / counts[:, None]
+    torch.testing.assert_close(layer.vectors[alive], means[alive])
+    assert all((inside == vector).all(1).any() for vector in layer.vectors[~alive])
+
+
+# SimVQ
+
+
+def test_simvq_begins_with_k_means_and_an_identity() -> None:
+    simvq, plain = make("rvq simvq"), make("rvq")
+    assert all(one.equal(two) for one, two in zip(simvq.codebooks(), plain.codebooks(), strict=True))
+
+
+def test_simvq_moves_all_codes_by_its_map_alone() -> None:
+    rvq = make("rvq simvq", revive_below=1.0)
+    books, base = [book.detach() for book in rvq.codebooks()], [layer.vectors.clone() for layer in rvq.layers]
+    optimizer = torch.optim.SGD(rvq.parameters(), lr=0.1)
+    rvq(noise(1, 3, C)).losses["codebook"].backward()  # of three tokens
+    optimizer.step()
+    assert [name for name, _ in rvq.named_parameters()] == [f"layers.{q}.map.weight" for q in range(3)]
+    for layer, before, book in zip(rvq.layers, base, books, strict=True):
+        assert layer.vectors.equal(before)
+        assert (layer.codes() != book).any(1).all()
+        torch.testing.assert_close(layer.codes(), before @ layer.map.weight.T)
+
+
+def test_random_begins_with_the_mean_and_spread_of_the_latents() -> None:
+    vq = build_bottleneck("vq", 2, {"codebook_size": 4096, "init": "random", "codebook_update": "simvq"})
+    vq.initialize(noise(500, 2) * torch.tensor([1.0, 5.0]) + torch.tensor([0.0, 20.0]))
+    torch.testing.assert_close(vq.codebooks()[0].mean(0), torch.tensor([0.0, 20.0]), atol=0.5, rtol=0)
+    torch.testing.assert_close(vq.codebooks()[0].std(0), torch.tensor([1.0, 5.0]), atol=0, rtol=0.1)
 
 
 # Residual quantization
@@ -841,6 +1044,76 @@ def test_gradient_codebooks_are_revived_too() -> None:
     losses = rvq(noise(2, 30, 1).requires_grad_()).losses
     (losses["commitment"] + losses["codebook"]).backward()
     assert (rvq.codebooks()[0] < 10).all()
+
+
+# The rules of T2M-GPT and MoMask
+
+
+def peers_book(counts: list[float]) -> Codebook:
+    book = book_with(counts, revive_below=1.0)
+    book.revive_rule = "absolute"
+    return book
+
+
+def test_absolute_revival_puts_code_k_onto_token_k_and_leaves_its_averages() -> None:
+    book = peers_book([5.0, 1.0, 0.9, 0.0])
+    before = state(book)
+    assert revive(book, torch.arange(8.0)) == [2, 3]
+    assert book.vectors[2:, 0].tolist() == [2.0, 3.0]
+    for key in ("counts", "sums"):
+        assert book.state_dict()[key].equal(before[key])
+
+
+def test_absolute_revival_is_over_when_the_count_has_grown_to_one() -> None:
+    rvq = with_codebooks([[0.0], [9.0]], ema_decay=0.5, revive_rule="absolute", revive_below=1.0)
+    book: Any = rvq.layers[0]
+    book.counts.zero_()
+    book.sums.zero_()
+    x = torch.tensor([[[0.1], [8.0], [0.3]]])
+    rvq(x)  # counts 1 and 0.5: code 0 is the mean of its tokens, code 1 lies on token 1
+    torch.testing.assert_close(book.vectors.flatten(), torch.tensor([0.2, 8.0]))
+    rvq(torch.tensor([[[0.1], [8.4], [0.3], [8.4]]]))  # counts 1.5 and 1.25
+    torch.testing.assert_close(book.vectors.flatten(), torch.tensor([0.3 / 1.5, (0.5 * 8.0 + 2 * 8.4) / 2 / 1.25]))
+
+
+def test_absolute_revival_repeats_a_batch_that_is_smaller_than_the_codebook_with_a_little_noise() -> None:
+    book = peers_book([0.0] * 7)
+    revive(book, torch.tensor([10.0, 20.0, 30.0]))
+    nearby = book.vectors[:, 0] - torch.tensor([10.0, 20.0, 30.0, 10.0, 20.0, 30.0, 10.0])
+    assert nearby.abs().max() < 0.05
+    assert len(nearby.unique()) == 7
+
+
+def test_first_begins_with_the_first_latents_each_counted_once() -> None:
+    vq = build_bottleneck("vq", C, {"codebook_size": 16, "init": "first"})
+    x = noise(20, C)
+    vq.initialize(x)
+    book: Any = vq.layers[0]
+    assert book.vectors.equal(x[:16])
+    assert book.sums.equal(x[:16])
+    assert book.counts.tolist() == [1.0] * 16
+
+
+def test_first_begins_deeper_layers_with_what_drawn_codes_leave_over() -> None:
+    for temperature, zero in ((0.0, True), (5.0, False)):
+        rvq = build_bottleneck("rvq", C, SMALL["rvq"] | {"init": "first", "sampling_temperature": temperature})
+        rvq.initialize(noise(200, C))
+        assert (rvq.codebooks()[1] == 0).all() == zero
+
+
+def test_codes_are_drawn_with_the_probabilities_of_their_distances() -> None:
+    rvq = with_codebooks([[0.0], [1.0], [3.0]], sampling_temperature=2.0, ema_decay=1.0)
+    codes = rvq(torch.full((20, 500, 1), 0.5)).codes
+    expected = torch.softmax(-torch.tensor([0.25, 0.25, 6.25]) / 2.0, 0)
+    torch.testing.assert_close(torch.bincount(codes.flatten(), minlength=3) / 10000, expected, atol=0.02, rtol=0)
+
+
+def test_codes_are_drawn_in_training_only_and_anew_at_each_step() -> None:
+    rvq = make("rvq", sampling_temperature=5.0, ema_decay=1.0, revive_below=0.0)
+    x = noise(2, 30, C)
+    assert not rvq(x).codes.equal(rvq(x).codes)
+    assert rvq.eval()(x).codes.equal(rvq.encode(x))
+    assert rvq.encode(x).equal(rvq.encode(x))
 
 
 # k-means

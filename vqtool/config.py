@@ -40,6 +40,7 @@ class ModelConfig:
     latent_dim: int = 128  # C
     dilation_growth: int = 3  # dilations 9, 3, 1 at depth 3
     activation: str = "relu"  # relu | gelu | silu
+    dropout: float = 0.0  # share of a residual block's output that training leaves out
     causal: bool = False  # token l sees no frame after its own
     parts: dict[str, str] = field(default_factory=dict)  # body parts of a product: name -> joints, groups, ranges
 
@@ -50,6 +51,8 @@ class LossConfig:
 
     reconstruction: str = "smooth_l1"  # l1 | l2 | smooth_l1, on normalised motion
     velocity: float = 0.5  # the same on frame differences
+    positions: float = 0.0  # the same on the columns that are positions of joints
+    joints: float = 0.0  # distance of the joints along their paths, where columns are joint features
     commitment: float = 0.1
     codebook: float = 1.0  # only with codebook_update = "gradient"
     kl: float = 1e-3  # only for a VAE
@@ -62,11 +65,14 @@ class TrainConfig:
     """How to optimise, and how often to look."""
 
     steps: int = 5000
+    start: str = "components"  # components | random: the first weights of networks that fold frames
     batch_size: int = 64  # windows a step
     window: int = 64  # frames of a window
     lr: float = 1e-3
     lr_warmup: int = 50  # steps
     schedule: str = "cosine"  # cosine | constant
+    lr_drops: list[float] = field(default_factory=list)  # shares of the steps, after each of which lr is multiplied
+    lr_drop: float = 0.1  # by this
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     weight_decay: float = 0.0
     clip_norm: float = 1.0  # largest gradient norm; 0 for none
@@ -94,6 +100,7 @@ class Config:
 
 
 SECTIONS = tuple(section.name for section in fields(Config))
+EARLIER = {"train.start": "random"}  # settings that came later, and that their default would change
 PREFIX = "VQTOOL_"
 MAX_CONFIG_BYTES = 1 << 16
 MAX_CONFIG_DOTS = 1 << 12  # tomllib takes time with the square of those in one key
@@ -135,6 +142,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"is not TOML: {error}", file=path) from error
     _check_alone(found, str(path))
     return found
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """The flat settings in the config.toml of a run; what an earlier vqtool could not write means what it did then."""
+    return EARLIER | read_toml(path)
 
 
 def read_environment(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -301,8 +313,11 @@ def _check(config: Config) -> None:
         "train.lr_warmup": train.lr_warmup,
         "train.weight_decay": train.weight_decay,
         "train.clip_norm": train.clip_norm,
+        "train.lr_drop": train.lr_drop,
         "train.seed": train.seed,
         "model.depth": model.depth,
+        "loss.positions": loss.positions,
+        "loss.joints": loss.joints,
         "loss.commitment": loss.commitment,
         "loss.codebook": loss.codebook,
         "loss.kl": loss.kl,
@@ -313,6 +328,7 @@ def _check(config: Config) -> None:
     if train.seed >= 2**63:
         raise UsageError(f"train.seed is below 2**63, not {train.seed}")
     shares = {
+        "model.dropout": model.dropout,
         "train.ema_decay": train.ema_decay,
         "train.continuous": train.continuous,
         "loss.kl_warmup": loss.kl_warmup,
@@ -323,6 +339,10 @@ def _check(config: Config) -> None:
             raise UsageError(f"{key} is in [0, 1), not {value}")
     if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
         raise UsageError(f"train.betas takes two numbers in [0, 1), not {train.betas}")
+    if not all(0 < share < 1 for share in train.lr_drops):
+        raise UsageError(f"train.lr_drops takes shares of the steps between 0 and 1, not {train.lr_drops}")
+    if train.start not in ("components", "random"):
+        raise UsageError(f"train.start is 'components' or 'random', not {train.start!r}")
     if train.schedule not in ("cosine", "constant"):
         raise UsageError(f"train.schedule is 'cosine' or 'constant', not {train.schedule!r}")
     if loss.reconstruction not in ("l1", "l2", "smooth_l1"):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vqtool.config import ModelConfig
 from vqtool.errors import UsageError
+from vqtool.nn.bottlenecks.base import Draws
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
@@ -62,18 +63,35 @@ class Conv(Layer):
         return first * self.down - self.left, last * self.down - self.left + window
 
 
-class Residual(Layer):
-    """x + conv1(act(conv3(act(x)))), the block of T2M-GPT's and MoMask's networks."""
+class Dropout(nn.Module):
+    """In training a share of the values is 0 and the rest larger by as much; the draws are in the state."""
 
-    def __init__(self, width: int, dilation: int, activation: str, causal: bool) -> None:
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+        self.draws = Draws(int(torch.randint(2**62, (), device="cpu")))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same."""
+        if not self.training:
+            return x
+        kept = torch.rand(x.shape, generator=self.draws.generator()) >= self.share
+        return x * (kept.to(x) / (1 - self.share))
+
+
+class Residual(Layer):
+    """x + drop(conv1(act(conv3(act(x))))), the block of T2M-GPT's and MoMask's networks."""
+
+    def __init__(self, width: int, dilation: int, activation: str, causal: bool, dropout: float = 0.0) -> None:
         super().__init__()
         self.act = ACTIVATIONS[activation]()
         self.wide = Conv(width, width, 3, dilation=dilation, causal=causal)
         self.mix = Conv(width, width, 1, causal=causal)
+        self.drop = Dropout(dropout) if dropout > 0 else nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """[B, C, T] -> the same shape."""
-        return x + self.mix(self.act(self.wide(self.act(x), mask)), mask)
+        return x + self.drop(self.mix(self.act(self.wide(self.act(x), mask)), mask))
 
     def reach(self, first: int, last: int) -> tuple[int, int]:
         """As the wide convolution's."""
@@ -185,7 +203,8 @@ class PartEncoder(nn.Module):
 def _residuals(config: ModelConfig) -> list[Layer]:
     """`depth` residual blocks, the widest dilation first (growth 3, depth 3: dilations 9, 3, 1)."""
     dilations = [config.dilation_growth**i for i in reversed(range(config.depth))]
-    return [Residual(config.width, dilation, config.activation, config.causal) for dilation in dilations]
+    options = config.activation, config.causal, config.dropout
+    return [Residual(config.width, dilation, *options) for dilation in dilations]
 
 
 def _halvings(config: ModelConfig) -> int:

@@ -11,17 +11,28 @@ from vqtool.nn.bottlenecks.nearest import nearest
 
 
 class Codebook(nn.Module):
-    """K code vectors of width C.
+    """K code vectors for latents of width C.
 
     State, all of it buffers (`vectors` is a parameter with update "gradient"):
-    vectors     [K, C] the codes
+    vectors     [K, d] the codes, d = C without `codebook_dim`, the base with "simvq"
     counts      [K] moving average of tokens per step
-    sums        [K, C] moving average of the sum of those tokens (update "ema")
+    sums        [K, d] moving average of the sum of those tokens (update "ema")
     initialized whether `initialize` has run
 
-    With "ema" (arXiv 1711.00937, appendix A.1) a code that gets tokens is sums / counts where counts > 1e-3, else
-    left alone. A code whose count falls below `revive_below` times the mean count is moved onto one of the batch's
-    own vectors, and its state with it.
+    update  "ema" (arXiv 1711.00937, appendix A.1): a code that gets tokens is sums / counts where counts > 1e-3, else
+            left alone. "gradient": a loss moves the codes. "simvq" (arXiv 2411.02038): it moves a linear map, `map`, of
+            vectors that stay as they are, so that all codes move together and none is left behind.
+    revive  "relative": a code whose count falls below `revive_below` times the mean count is moved onto one of the
+            batch's own vectors, and its state with it. "absolute": one whose count falls below `revive_below` tokens a
+            step lies on the batch's vector of its own number until its count has grown; its state stays. "simvq": none
+    init    "kmeans"; "first": the first vectors of all, each with a count of one; "random": draws from a normal
+            distribution with their mean and spread
+    "absolute" at 1 and "first" are what T2M-GPT and MoMask do.
+
+    codebook_dim  d: codes are sought and averaged among `project_in` of the latents, and a code stands for its
+                  `project_out` (arXiv 2110.04627; a pair for each layer, arXiv 2306.06546). Both begin as the d
+                  principal components of the latents. 0: no projections
+    normalize     codes and projected latents have length 1, so that the angle between them decides
     """
 
     vectors: Tensor
@@ -29,32 +40,116 @@ class Codebook(nn.Module):
     sums: Tensor
     initialized: Tensor
 
-    def __init__(self, size: int, dim: int, *, update: str = "ema", decay: float = 0.99, revive_below: float = 0.5):
+    def __init__(
+        self,
+        size: int,
+        dim: int,
+        *,
+        update: str = "ema",
+        decay: float = 0.99,
+        revive_below: float = 0.5,
+        revive: str = "relative",
+        init: str = "kmeans",
+        codebook_dim: int = 0,
+        normalize: bool = False,
+    ) -> None:
         super().__init__()
-        self.size, self.update_rule, self.decay, self.revive_below = size, update, decay, revive_below
+        self.size, self.update_rule, self.decay = size, update, decay
+        self.revive_below, self.revive_rule, self.init = revive_below, revive, init
+        self.projected, self.normalize = codebook_dim > 0, normalize
+        width = codebook_dim or dim
         if update == "gradient":
-            self.vectors = nn.Parameter(torch.zeros(size, dim))
+            self.vectors = nn.Parameter(torch.zeros(size, width))
         else:
-            self.register_buffer("vectors", torch.zeros(size, dim))
-            self.register_buffer("sums", torch.zeros(size, dim))
+            self.register_buffer("vectors", torch.zeros(size, width))
+        if update == "ema":
+            self.register_buffer("sums", torch.zeros(size, width))
+        if update == "simvq":
+            self.map = nn.Linear(width, width, bias=False)
         self.register_buffer("counts", torch.zeros(size))
         self.register_buffer("initialized", torch.tensor(False))
+        if self.projected:
+            self.project_in = nn.Linear(dim, width)
+            self.project_out = nn.Linear(width, dim)
+
+    @property
+    def stored(self) -> bool:
+        """Whether `table` is the tensor `vectors`, and nothing that is computed from it."""
+        return not self.projected and self.update_rule != "simvq"
+
+    def inside(self, latents: Tensor) -> Tensor:
+        """Latents [..., C] as they are compared with the codes, [..., d]."""
+        if self.projected:
+            latents = _linear(latents, self.project_in)
+        return F.normalize(latents, dim=-1) if self.normalize else latents
+
+    def codes(self) -> Tensor:
+        """What they are compared with, [K, d]."""
+        # A copy where backward will need the vectors, which `update` changes before that.
+        vectors = self.vectors.clone() if self.projected else self.vectors
+        if self.update_rule == "simvq":
+            vectors = _linear(vectors, self.map)
+        return F.normalize(vectors, dim=-1) if self.normalize else vectors
+
+    def outside(self, inside: Tensor) -> Tensor:
+        """What [..., d] stands for among the latents, [..., C]."""
+        return _linear(inside, self.project_out) if self.projected else inside
+
+    def table(self) -> Tensor:
+        """What each code stands for, [K, C]."""
+        return self.outside(self.codes())
+
+    def reach(self, latents: Tensor, tolerance: Tensor | None) -> Tensor | None:
+        """How far `inside` of latents [N, C] can move when they move by `tolerance` [N]."""
+        if tolerance is None or not self.projected:
+            return tolerance
+        tolerance = tolerance * torch.linalg.matrix_norm(self.project_in.weight, 2).to(tolerance)
+        if not self.normalize:
+            return tolerance
+        norm = _linear(latents, self.project_in).norm(dim=1)
+        # Of two vectors their unit vectors are no farther apart than 2 |u - v| / (|u| + |v|).
+        return torch.where(tolerance < norm, 2 * tolerance / (2 * norm - tolerance), 2.0)
 
     @torch.no_grad()
     def initialize(self, samples: Tensor, batches: int, generator: torch.Generator) -> None:
-        """Fit by k-means to samples [N, C], the tokens of that many batches; N >= 8 K is asked for."""
-        if len(samples) < 8 * self.size:
+        """Fit to samples [N, C], the tokens of that many batches; for k-means N >= 8 K is asked for."""
+        if self.init == "kmeans" and len(samples) < 8 * self.size:
             raise ValueError(f"{len(samples)} vectors are too few to fit {self.size} codes; give {8 * self.size}")
-        centers, counts = kmeans(samples, self.size, generator)
+        if self.projected:
+            self._fit_projections(samples)
+        samples = self.inside(samples)
+        if self.init == "kmeans":
+            centers, counts = kmeans(samples, self.size, generator)
+            counts = counts / batches
+        elif self.init == "first":
+            centers, counts = tiled(samples, self.size, generator), torch.ones_like(self.counts)
+        else:
+            noise = torch.randn(self.vectors.shape, generator=generator).to(samples)
+            centers = samples.mean(0) + samples.std(0, correction=0) * noise
+            counts = torch.full_like(self.counts, len(samples) / batches / self.size)
         self.vectors.copy_(centers)
-        self.counts.copy_(counts / batches)
+        self.counts.copy_(counts)
         if self.update_rule == "ema":
             self.sums.copy_(centers * self.counts[:, None])
+        if self.update_rule == "simvq":
+            nn.init.eye_(self.map.weight)
         self.initialized.fill_(True)
+
+    def _fit_projections(self, samples: Tensor) -> None:
+        """In: the principal components of samples [N, C]; out: back again, from unit vectors to their mean length."""
+        mean = samples.double().mean(0)
+        centered = samples.double() - mean
+        axes = torch.linalg.eigh(centered.T @ centered).eigenvectors[:, -self.vectors.shape[1] :]  # [C, d]
+        axes = axes * torch.where(axes.sum(0) < 0, -1.0, 1.0)  # their sign is arbitrary
+        self.project_in.weight.copy_(axes.T)
+        self.project_in.bias.copy_(-mean @ axes)
+        scale = (centered @ axes).norm(dim=1).mean() if self.normalize else 1.0
+        self.project_out.weight.copy_(axes * scale)
+        self.project_out.bias.copy_(mean)
 
     @torch.no_grad()
     def update(self, vectors: Tensor, indices: Tensor, generator: torch.Generator) -> None:
-        """Follow one training step: vectors [N, C] were assigned to codes indices [N]. N = 0 changes nothing."""
+        """Follow one step: vectors [N, d], as `inside` gives them, took codes indices [N]. N = 0 changes nothing."""
         if len(vectors) == 0:
             return
         counts = torch.bincount(indices, minlength=self.size).to(self.counts.dtype)
@@ -64,7 +159,13 @@ class Codebook(nn.Module):
             means = self.sums / self.counts.clamp_min(1e-3)[:, None]
             moved = (counts > 0) & (self.counts > 1e-3)  # sums and counts of an idle code shrink alike, up to rounding
             self.vectors.copy_(torch.where(moved[:, None], means, self.vectors))
-        self._revive(vectors, generator)
+        if self.update_rule == "simvq":
+            return
+        if self.revive_rule == "absolute":
+            dead = (self.counts < self.revive_below)[:, None]
+            self.vectors.copy_(torch.where(dead, tiled(vectors, self.size, generator), self.vectors))
+        else:
+            self._revive(vectors, generator)
 
     def _revive(self, vectors: Tensor, generator: torch.Generator) -> None:
         share = self.counts.sum() / self.size
@@ -76,6 +177,21 @@ class Codebook(nn.Module):
         self.counts[dead] = share
         if self.update_rule == "ema":
             self.sums[dead] = self.vectors[dead] * share
+
+
+def _linear(vectors: Tensor, layer: nn.Linear) -> Tensor:
+    """The layer in the precision of the vectors, autocast or not."""
+    with torch.autocast(vectors.device.type, enabled=False):
+        return F.linear(vectors, layer.weight.to(vectors), None if layer.bias is None else layer.bias.to(vectors))
+
+
+def tiled(vectors: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """The first `size` of the vectors [N, C]; where there are fewer, again and again with a little noise."""
+    if len(vectors) >= size:
+        return vectors[:size]
+    rows = vectors.repeat(-(-size // len(vectors)), 1)[:size]
+    noise = torch.randn(rows.shape, generator=generator).to(rows)
+    return rows + 0.01 / rows.shape[1] ** 0.5 * noise
 
 
 def segment_sum(vectors: Tensor, indices: Tensor, size: int) -> Tensor:

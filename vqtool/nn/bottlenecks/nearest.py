@@ -30,6 +30,16 @@ def nearest(vectors: Tensor, codebook: Tensor, *, exact: bool = True) -> Tensor:
     return indices.clamp_max_(len(codebook) - 1)  # infinite vectors make NaN of the padding, and NaN comes first
 
 
+def sampled(vectors: Tensor, codebook: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    """Indices [N] drawn with the probabilities softmax(-|x - e|^2 / temperature), by Gumbel's trick."""
+    indices = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
+    for start, block, scores in _scores(vectors, codebook):
+        waits = torch.empty(scores.shape).exponential_(generator=generator).clamp_min_(1e-20)  # -log is Gumbel noise
+        noisy = scores * (2 / temperature) + waits.log_().to(scores)
+        indices[start : start + len(block)] = _best(noisy)
+    return indices.clamp_max_(len(codebook) - 1)
+
+
 def decide(vectors: Tensor, codebook: Tensor, tolerance: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Exact indices [N], and which of them [N] a move of the vector by `tolerance` [N] could change.
 

@@ -14,23 +14,30 @@ from torch import Tensor, nn
 from vqtool.errors import UsageError
 from vqtool.nn.bottlenecks.base import Bottleneck, BottleneckOutput, full_precision, masked_mean
 from vqtool.nn.bottlenecks.ema import Codebook
-from vqtool.nn.bottlenecks.nearest import decide, nearest
+from vqtool.nn.bottlenecks.estimators import ESTIMATORS, bridge
+from vqtool.nn.bottlenecks.nearest import decide, nearest, sampled
 
-MAX_LAYERS, MAX_CODES = 64, 1 << 20
+MAX_LAYERS, MAX_CODES, MAX_TEMPERATURE = 64, 1 << 20, 1e6
 
 
 class ResidualVQ(Bottleneck):
     """Q codebooks, each quantizing what the ones before left over; decoding works from the first q of them.
 
-    codebook_size      K, or one K per layer
-    codebook_update    "ema" or "gradient" (then there is a codebook loss)
-    ema_decay          of the moving averages
-    revive_below       a code used less than this share of the mean use is dead; 0 turns revival off
-    quantizer_dropout  probability that a training sample keeps only its first n ~ Uniform{1..Q} layers
-    shared_codebook    one codebook for all layers
+    codebook_size         K, or one K per layer
+    codebook_update       "ema", "gradient" or "simvq" (then there is a codebook loss), see Codebook
+    codebook_dim          width in which codes are sought; 0: that of the latents
+    codebook_norm         "none", or "l2": only the direction counts; with codebook_dim
+    estimator             how gradients pass the codes, see `bridge`
+    ema_decay             of the moving averages
+    init, revive_rule     how codes begin and begin again, see Codebook
+    revive_below          a code used less than this share of the mean use, or this often a step, is dead; 0: none is
+    sampling_temperature  in training, codes are drawn with the probabilities softmax(-|x - e|^2 / temperature)
+    quantizer_dropout     probability that a training sample keeps only its first n ~ Uniform{1..Q} layers
+    shared_codebook       one codebook for all layers
 
     One straight-through estimator lies around the sum: its forward value is bit-equal to the sum of the code
-    vectors, its gradient the identity for every Q.
+    vectors, its gradient the identity for every Q. With codebook_dim there is one in each layer, between its
+    projections, which the gradient of the output trains; the residual then carries gradients too.
     """
 
     def __init__(
@@ -40,16 +47,24 @@ class ResidualVQ(Bottleneck):
         num_quantizers: int = 6,
         codebook_size: int | Sequence[int] = 512,
         codebook_update: str = "ema",
+        codebook_dim: int = 0,
+        codebook_norm: str = "none",
         ema_decay: float = 0.99,
+        init: str = "kmeans",
+        revive_rule: str = "relative",
         revive_below: float = 0.5,
+        sampling_temperature: float = 0.0,
+        estimator: str = "ste",
         quantizer_dropout: float = 0.0,
         shared_codebook: bool = False,
     ) -> None:
         super().__init__(latent_dim)
         for name, value, low, high in (
             ("num_quantizers", num_quantizers, 1, MAX_LAYERS),
+            ("codebook_dim", codebook_dim, 0, latent_dim),
             ("ema_decay", ema_decay, 0, 1),
             ("revive_below", revive_below, 0, 1),
+            ("sampling_temperature", sampling_temperature, 0, MAX_TEMPERATURE),
             ("quantizer_dropout", quantizer_dropout, 0, 1),
         ):
             if not low <= value <= high:  # NaN is not
@@ -60,15 +75,37 @@ class ResidualVQ(Bottleneck):
         if len(sizes) != num_quantizers or min(sizes) < 1 or max(sizes) > MAX_CODES:
             what = f"codebook_size {codebook_size} does not give {num_quantizers} layers of 1 to {MAX_CODES:,} codes"
             raise UsageError(what)
-        if codebook_update not in ("ema", "gradient"):
-            raise UsageError(f"codebook_update is 'ema' or 'gradient', not {codebook_update!r}")
+        for option, chosen, choices in (
+            ("codebook_update", codebook_update, ("ema", "gradient", "simvq")),
+            ("codebook_norm", codebook_norm, ("none", "l2")),
+            ("init", init, ("kmeans", "first", "random")),
+            ("revive_rule", revive_rule, ("relative", "absolute")),
+            ("estimator", estimator, ESTIMATORS),
+        ):
+            if chosen not in choices:
+                known = f"{', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}"
+                raise UsageError(f"{option} is {known}, not {chosen!r}")
+        if codebook_norm == "l2" and not codebook_dim:
+            raise UsageError("codebook_norm 'l2' needs a codebook_dim, whose projection gives the codes a length again")
         if shared_codebook and len(set(sizes)) > 1:
             raise UsageError(f"a shared codebook has one size, not {sizes}")
         self.num_quantizers = num_quantizers
         self.codebook_sizes = tuple(sizes)
         self.quantizer_dropout = quantizer_dropout
+        self.sampling_temperature = sampling_temperature
+        self.estimator = estimator
         self.layers = nn.ModuleList(
-            Codebook(size, latent_dim, update=codebook_update, decay=ema_decay, revive_below=revive_below)
+            Codebook(
+                size,
+                latent_dim,
+                update=codebook_update,
+                decay=ema_decay,
+                init=init,
+                revive=revive_rule,
+                revive_below=revive_below,
+                codebook_dim=codebook_dim,
+                normalize=codebook_norm == "l2",
+            )
             for size in (sizes[:1] if shared_codebook else sizes)
         )
 
@@ -87,30 +124,39 @@ class ResidualVQ(Bottleneck):
             raise RuntimeError("the codebooks are empty: call initialize() with encoder outputs first")
 
     def codebooks(self) -> list[Tensor]:
-        """[K, C] of each layer."""
-        return [self._layer(q).vectors for q in range(self.num_quantizers)]
+        """[K, C] of each layer: what its codes add to the sum."""
+        return [self._layer(q).table() for q in range(self.num_quantizers)]
 
     def codebook_keys(self) -> list[str]:
-        """Their names in the state dict."""
+        """Their names in the state dict; [] where they are computed from it."""
+        if not self._layer(0).stored:
+            return []
         return [f"layers.{min(q, len(self.layers) - 1)}.vectors" for q in range(self.num_quantizers)]
 
     @torch.no_grad()
     def initialize(self, latents: Tensor, batches: int = 1) -> None:
-        """k-means layer by layer, each on the true residual of the layers before; latents [N, C], N >= 8 K."""
+        """Fit layer by layer, each on the true residual of the layers before; latents [N, C], for k-means N >= 8 K."""
         residual = full_precision(latents)
         if len(self.layers) < self.num_quantizers:  # shared: fit to the residuals of all layers together
             self._layer(0).initialize(residual, batches, self.draws.generator())
             residuals = [residual]
-            for q in range(1, self.num_quantizers):
-                residuals.append(residuals[-1] - self._layer(q).vectors[self._nearest(residuals[-1], q)])
+            for _ in range(1, self.num_quantizers):
+                residuals.append(self._left_over(residuals[-1], self._layer(0)))
             self._layer(0).initialize(torch.cat(residuals), batches, self.draws.generator())
             return
         for q in range(self.num_quantizers):
             self._layer(q).initialize(residual, batches, self.draws.generator())
-            residual = residual - self._layer(q).vectors[self._nearest(residual, q)]
+            residual = self._left_over(residual, self._layer(q))
 
-    def _nearest(self, vectors: Tensor, q: int, *, exact: bool = False) -> Tensor:
-        return nearest(vectors.detach(), self._layer(q).vectors.detach().to(vectors.dtype), exact=exact)
+    def _left_over(self, vectors: Tensor, layer: Codebook) -> Tensor:
+        return vectors - layer.table()[self._chosen(layer.inside(vectors), layer.codes())]
+
+    def _chosen(self, vectors: Tensor, codes: Tensor) -> Tensor:
+        """What training assigns vectors [N, d] to: the nearest code, or one drawn."""
+        vectors, codes = vectors.detach(), codes.detach().to(vectors.dtype)
+        if self.sampling_temperature == 0:
+            return nearest(vectors, codes, exact=False)
+        return sampled(vectors, codes, self.sampling_temperature, self.draws.generator())
 
     def _kept(self, batch: int, device: torch.device) -> Tensor | None:
         """How many layers each sample keeps in this training step, [B]; None for all."""
@@ -135,29 +181,48 @@ class ResidualVQ(Bottleneck):
         follow: list[tuple[Tensor, Tensor]] = []
         for q in range(self.num_quantizers):
             use = valid if kept is None else valid & (kept > q)[:, None]  # [B, L]
-            index = self._nearest(residual.flatten(0, 1), q, exact=not self.training)
-            vectors = self._layer(q).vectors[index].view_as(x)
+            layer = self._layer(q)
+            inside, book = layer.inside(residual), layer.codes()
+            flat = inside.flatten(0, 1)
+            index = self._chosen(flat, book) if self.training else nearest(flat.detach(), book.detach().to(x.dtype))
             index = index.view(use.shape)
+            vectors = book[index]
             codes.append(index.masked_fill(~use, -1))
             counts.append(torch.bincount(index[use], minlength=max(self.codebook_sizes)))
             uses.append(use)
-            commitment.append((residual - vectors.detach()).square())
-            codebook.append((residual.detach() - vectors).square())
+            commitment.append((inside - vectors.detach()).square())
+            codebook.append((inside.detach() - vectors).square())
             if self.training:
-                follow.append((residual.detach()[use], index[use]))
-            step = torch.where(use.unsqueeze(-1), vectors.detach(), 0.0)
+                follow.append((inside.detach()[use], index[use]))
+            step = torch.where(use.unsqueeze(-1), self._step(layer, inside, vectors, index), 0.0)
             total = total + step
-            residual = residual - step
+            residual = residual - (step if layer.projected else step.detach())
         used = torch.cat(uses, 1)
         losses = {"commitment": masked_mean(torch.cat(commitment, 1), used)}
-        if self._layer(0).update_rule == "gradient":
+        if self._layer(0).update_rule != "ema":
             losses["codebook"] = masked_mean(torch.cat(codebook, 1), used)
         if self.training:
             self._follow(follow)
-        # Bit-equal to the code vectors: x - x is exactly zero.
-        straight = total.detach() + (x - x.detach())
-        output = torch.where(valid.unsqueeze(-1), straight, 0.0)
-        return BottleneckOutput(output, torch.stack(codes, -1), losses, torch.stack(counts))
+        output = total if self._layer(0).projected else self._bridge(x, total)
+        return BottleneckOutput(
+            torch.where(valid.unsqueeze(-1), output, 0.0), torch.stack(codes, -1), losses, torch.stack(counts)
+        )
+
+    def _bridge(self, latents: Tensor, vectors: Tensor) -> Tensor:
+        if not (self.training and self.estimator == "diveq"):
+            return bridge(latents, vectors, "ste" if self.estimator == "diveq" else self.estimator)
+        return bridge(latents, vectors, "diveq", self.draws.generator())
+
+    def _step(self, layer: Codebook, inside: Tensor, vectors: Tensor, index: Tensor) -> Tensor:
+        """What a layer adds to the sum, [B, L, C], bit-equal to its table but with "diveq" in training.
+
+        With projections the gradient of the table trains `project_out`, and a difference whose value is zero, but
+        with "diveq", brings the gradient to what lies inside.
+        """
+        if not layer.projected:
+            return vectors
+        change = self._bridge(inside, vectors) - vectors.detach()
+        return layer.outside(layer.codes().detach())[index] + F.linear(change, layer.project_out.weight.to(change))
 
     def _follow(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
         if len(self.layers) < self.num_quantizers:  # a shared codebook is updated once, from all layers together
@@ -177,11 +242,11 @@ class ResidualVQ(Bottleneck):
         limit = None if tolerance is None else tolerance.flatten()
         codes, unsure = [], torch.zeros(len(residual), dtype=torch.bool, device=x.device)
         for q in range(layers):
-            vectors = self._layer(q).vectors.to(x.dtype)
-            index, here = decide(residual, vectors, limit)
+            layer = self._layer(q)
+            index, here = decide(layer.inside(residual), layer.codes().to(x.dtype), layer.reach(residual, limit))
             codes.append(index)
             unsure |= here
-            residual = residual - vectors[index]
+            residual = residual - layer.table().to(x.dtype)[index]
         return torch.stack(codes, -1).view(*x.shape[:2], -1), unsure.view(x.shape[:2])
 
     def decode(self, codes: Tensor) -> Tensor:
@@ -190,7 +255,7 @@ class ResidualVQ(Bottleneck):
         self.check_codes(codes)
         total = torch.zeros((), dtype=self._layer(0).vectors.dtype, device=codes.device)
         for q in range(codes.shape[-1]):
-            total = total + F.embedding(codes[..., q], self._layer(q).vectors)
+            total = total + F.embedding(codes[..., q], self._layer(q).table())
         return total
 
 
@@ -203,14 +268,26 @@ class VectorQuantizer(ResidualVQ):
         *,
         codebook_size: int = 512,
         codebook_update: str = "ema",
+        codebook_dim: int = 0,
+        codebook_norm: str = "none",
         ema_decay: float = 0.99,
+        init: str = "kmeans",
+        revive_rule: str = "relative",
         revive_below: float = 0.5,
+        sampling_temperature: float = 0.0,
+        estimator: str = "ste",
     ) -> None:
         super().__init__(
             latent_dim,
             num_quantizers=1,
             codebook_size=codebook_size,
             codebook_update=codebook_update,
+            codebook_dim=codebook_dim,
+            codebook_norm=codebook_norm,
             ema_decay=ema_decay,
+            init=init,
+            revive_rule=revive_rule,
             revive_below=revive_below,
+            sampling_temperature=sampling_temperature,
+            estimator=estimator,
         )
