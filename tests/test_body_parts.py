@@ -26,8 +26,8 @@ LIMBS = {"core": "Hips", "left": "LeftArm, LeftUpLeg", "right": "RightArm,RightU
 def numbers(text: str) -> list[int]:
     found: list[int] = []
     for word in text.split(", "):
-        first, _, stop = word.partition(":")
-        found += range(int(first), int(stop or int(first) + 1))
+        first, stop = word.split(":")
+        found += range(int(first), int(stop))
     return found
 
 

@@ -30,7 +30,7 @@ def with_parts(config: Config, motion: MotionSet) -> Config:
 
 
 def resolve_parts(parts: Mapping[str, str], layout: str, dim: int, skeleton: Skeleton | None) -> dict[str, str]:
-    """The columns of each part as ranges "0:4, 7", parts in the order of their names.
+    """The columns of each part as ranges "0:4, 7:8", parts in the order of their names.
 
     A part lists joints, groups of the layout, columns and ranges, with commas between them. A joint stands for itself
     and all below it but those that stand below a joint named nearer to them; columns and groups come before joints.
@@ -93,11 +93,11 @@ def part_columns(parts: Mapping[str, str], dim: int) -> list[list[int]]:
 
 
 def _ranges(numbers: list[int]) -> str:
-    """0, 1, 2, 7 as "0:3, 7"."""
+    """0, 1, 2, 7 as "0:3, 7:8": no joint is called so."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1]:
             runs[-1][1] += 1
         else:
             runs.append([number, number + 1])
-    return ", ".join(f"{first}:{stop}" if stop > first + 1 else f"{first}" for first, stop in runs)
+    return ", ".join(f"{first}:{stop}" for first, stop in runs)
