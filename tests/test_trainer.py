@@ -343,7 +343,7 @@ def test_splits_of_the_file_are_used(tmp_path: Path) -> None:
 
 
 def test_column_weights_change_what_is_learned_best(motion: Path, tmp_path: Path) -> None:
-    options = {"train__steps": 100, "data__val_fraction": 0.0}
+    options = {"train__steps": 100, "train__start": "random", "data__val_fraction": 0.0}
     plain = run_training(motion, tmp_path / "a", **options).evaluation
     heavy = run_training(motion, tmp_path / "b", **options, **{"loss__columns__0:1": 50.0}).evaluation
     assert plain is not None

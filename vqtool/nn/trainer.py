@@ -110,7 +110,7 @@ def check_run(run: Path, config: Config, *, resume: bool, force: bool) -> None:
     if run.exists() and not run.is_dir():
         raise OutputError("exists and is no folder; choose another -o", file=run)
     if (run / "config.toml").exists() and resume:
-        before = build_config(read_run(run / "config.toml"))
+        before = _written_out(build_config(read_run(run / "config.toml")))
         if changed := differences(before, config):
             raise ResumeError(f"was begun with another config: {'; '.join(changed)}", file=run)
         return
@@ -150,10 +150,7 @@ def train(
     DivergedError at the first loss that is not finite, InterruptedRun after saving when a signal asked for it
     (within a `vqtool.signals.StopRequest`).
     """
-    config = with_parts(config, motion)
-    options = bottleneck_options(config.model.bottleneck, config.bottleneck)
-    # Written out in full: a later default must not change what this run is.
-    config = replace(config, bottleneck={name: value for name, value in options.items() if value is not None})
+    config = _written_out(with_parts(config, motion))
     try:
         run.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -165,6 +162,12 @@ def train(
         training = _Training(config, motion, run, report, device)
         begin_run(run, config, resume=resume)
         return training.run_all()
+
+
+def _written_out(config: Config) -> Config:
+    """With all options of the bottleneck: a later default must not change what a run is."""
+    options = bottleneck_options(config.model.bottleneck, config.bottleneck)
+    return replace(config, bottleneck={name: value for name, value in options.items() if value is not None})
 
 
 class _Training:
