@@ -118,8 +118,8 @@ def train(args: argparse.Namespace) -> None:
     size = {"context": args.context, "width": args.width, "depth": args.depth, "heads": args.heads}
     model = Transformer(len(ids), **size, dropout=0.2)
     steps = args.epochs * -(-len(clips) // args.batch)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.95), weight_decay=0.1)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
     best, kept = math.inf, {}
     for epoch in range(args.epochs):
         model.train()
@@ -182,7 +182,7 @@ if __name__ == "__main__":
     for name in ("train", "val", "test"):
         one.add_argument(name, type=Path)
     one.add_argument("--vocab", type=Path, required=True)
-    for name, value in {"epochs": 20, "batch": 32, "width": 128, "depth": 4, "heads": 4, "context": 160}.items():
+    for name, value in {"epochs": 12, "batch": 32, "width": 128, "depth": 3, "heads": 4, "context": 160}.items():
         one.add_argument(f"--{name}", type=int, default=value)
     two = commands.add_parser("sample")
     two.add_argument("model", type=Path)
