@@ -57,6 +57,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             if "--steps" in words:
                 words[words.index("--steps") + 1] = "3"
                 words += ["--set", "bottleneck.codebook_size=16"]
+            if words[2:3] == ["train"]:
+                words += ["--epochs", "40", "--batch", "4", "--width", "32"]
             if words[:2] == ["vqtool", "decode"] and "--like" in words:
                 words.append("--repair")  # what hardly learned does not always say what can be
             printed = io.StringIO()
@@ -73,12 +75,14 @@ def said_by(workplace: Path, beginning: str) -> str:
     return next(text for line, _, text in said if beginning in line)
 
 
+@pytest.mark.slow
 def test_every_command_of_the_example_ends_well(workplace: Path) -> None:
     said = json.loads((workplace / "said").read_text())
     assert len(said) == 17
     assert [line for line, code, _ in said if code not in (0, 3)] == []
 
 
+@pytest.mark.slow
 def test_the_model_is_judged_against_counts_on_the_same_tokens(workplace: Path) -> None:
     text = said_by(workplace, "text_to_motion.py train")
     found = re.search(r"test: unigram ([\d.]+), bigram ([\d.]+), transformer ([\d.]+) bits a token", text)
@@ -86,6 +90,7 @@ def test_the_model_is_judged_against_counts_on_the_same_tokens(workplace: Path) 
     assert all(0 < float(bits) < 12 for bits in found.groups())
 
 
+@pytest.mark.slow
 def test_samples_become_motion_under_the_names_of_their_prompts(workplace: Path) -> None:
     with MotionSet([workplace / "sampled.h5"]) as motion:
         assert set(motion.names) <= {"walk-elderly_001", "walk-elderly_002", "run-active_003", "run-active_004"}
@@ -94,12 +99,14 @@ def test_samples_become_motion_under_the_names_of_their_prompts(workplace: Path)
     assert {path.stem for path in (workplace / "sampled").glob("*.bvh")} == set(motion.names)
 
 
+@pytest.mark.slow
 def test_the_picture_moves(workplace: Path) -> None:
     with Image.open(workplace / "sampled.gif") as picture:
         assert picture.size == (300, 164)
         assert picture.n_frames > 1
 
 
+@pytest.mark.slow
 def test_the_same_seed_samples_the_same_and_another_does_not(workplace: Path) -> None:
     script = str(FOLDER / "text_to_motion.py")
     for name, seed in {"one": "0", "again": "0", "other": "1"}.items():
@@ -109,6 +116,7 @@ def test_the_same_seed_samples_the_same_and_another_does_not(workplace: Path) ->
     assert one == again != other
 
 
+@pytest.mark.slow
 def test_an_unknown_word_is_refused_with_the_known_ones(workplace: Path) -> None:
     with (
         pytest.MonkeyPatch.context() as patch,
