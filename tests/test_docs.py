@@ -214,6 +214,7 @@ JSON_LINES = {
         "encode runs/humanoid sample_data/humanoid.h5 -o json.latents.h5",
     ],
     "decode": ["decode runs/humanoid humanoid.latents.h5 -o json.motion.h5"],
+    "sample": ["sample runs/humanoid -n 2 --frames 9 -o json.sampled.h5"],
     "inspect-codebook": [
         "inspect-codebook imu.tokens.h5",
         "inspect-codebook runs/imu",
