@@ -52,9 +52,9 @@ class MotionDistance:
 
     def __init__(self, clips: int, fps: float, mean: np.ndarray, scale: np.ndarray, moving: np.ndarray) -> None:
         self._frames = max(2, round(fps))
-        self._moving, self._mean, self._scale = moving, mean[moving], scale[moving]
+        self._mean, self._scale = mean, scale
         random = np.random.default_rng(SEED)
-        self._directions = random.standard_normal((PARTS, len(self._mean), DIRECTIONS))
+        self._directions = random.standard_normal((PARTS, len(mean), DIRECTIONS)) * moving[:, None]
         self._half = random.permutation(clips) % 2
         self._real = [Moments(PARTS * DIRECTIONS), Moments(PARTS * DIRECTIONS)]
         self._decoded = Moments(PARTS * DIRECTIONS)
@@ -70,11 +70,9 @@ class MotionDistance:
 
     def _features(self, frames: np.ndarray) -> np.ndarray:
         """Of whole seconds, [n, 24]."""
-        seconds = frames[:, self._moving].reshape(-1, self._frames, len(self._mean))
-        mean = seconds.mean(1)
-        spread = np.sqrt(np.square(seconds - mean[:, None]).mean(1))
+        seconds = frames.reshape(-1, self._frames, frames.shape[1])
         step = np.abs(np.diff(seconds, axis=1)).mean(1)
-        parts = np.stack([mean - self._mean, spread, step]) / self._scale @ self._directions
+        parts = np.stack([seconds.mean(1) - self._mean, seconds.std(1), step]) / self._scale @ self._directions
         return np.concatenate(list(parts), axis=1)
 
     def real_to_decoded(self) -> float | None:

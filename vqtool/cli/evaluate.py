@@ -184,19 +184,20 @@ def _show(found: Evaluation, result: dict[str, Any], rate: float) -> None:
     rows += error_rows(found)
     for name, value in result["groups"].items():
         rows.append((f"  of {name}", f"MSE {value:.4f}, MAE {result['groups_nmae'][name]:.4f}"))
-    for key, what in JOINTS:
-        if result[key] is not None:
-            rows.append(("joint errors" if key == JOINTS[0][0] else "", f"{result[key]:>9,.1f} {what}"))
+    joints = [(f"{result[key]:,.1f}", what) for key, what in JOINTS if result[key] is not None]
+    width = max((len(number) for number, _ in joints), default=0)
+    for row, (number, what) in enumerate(joints):
+        rows.append(("" if row else "joint errors", f"{number:>{width}} {what}"))
     if result["foot_skate_mm_s"] is not None:
         skate, true = result["foot_skate_mm_s"], result["foot_skate_true_mm_s"]
-        rows.append(("foot skate", f"{skate:>9,.1f} mm/s while on the ground; {true:,.1f} before encoding"))
+        rows.append(("foot skate", f"{skate:,.1f} mm/s on the ground; {true:,.1f} before encoding"))
     if result["drift_mm"] is not None:
         turned = "" if result["drift_degrees"] is None else f" and {result['drift_degrees']:.1f} degrees"
-        rows.append(("drift", f"{result['drift_mm']:>9,.1f} mm{turned} at the end of a clip"))
+        rows.append(("drift", f"{result['drift_mm']:,.1f} mm{turned} at the end of a clip"))
     if result["frechet"] is not None:
         real = result["frechet_real"]
         beside = "" if real is None else f"; {real:.4f} between two halves of the clips"
-        rows.append(("Frechet", f"{result['frechet']:>9.4f}  (0 = alike{beside})"))
+        rows.append(("Frechet", f"{result['frechet']:.4f}  (0 = alike{beside})"))
     if found.counts:
         rows.append(("rate", f"{rate:g} token frames/s, {result['bits_per_second']:,.0f} bits/s"))
     rows += layer_rows(found)
