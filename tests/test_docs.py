@@ -222,7 +222,7 @@ JSON_LINES = {
         "inspect-codebook runs/humanoid",
     ],
     "evaluate": [
-        "evaluate runs/imu sample_data/wrist_imu.h5 --split test",
+        "evaluate runs/imu sample_data/wrist_imu.h5 --split test --by-layers --num-quantizers 2",
         "evaluate runs/humanoid sample_data/humanoid.h5",
     ],
     "import": ["import mocap -o json.h5", "import lm_output.txt --like runs/mocap -o json.generated.h5"],
