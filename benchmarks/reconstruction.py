@@ -37,11 +37,13 @@ OURS: dict[str, dict[str, Any]] = {
     "rvq": {"model.bottleneck": "rvq"},
     "rvq 2": {"model.bottleneck": "rvq", "bottleneck.num_quantizers": 2},
     "rvq 4": {"model.bottleneck": "rvq", "bottleneck.num_quantizers": 4},
+    "product 6": {"model.bottleneck": "product", "bottleneck.groups": 6},
     "fsq": {"model.bottleneck": "fsq"},
     "vae": {"model.bottleneck": "vae"},
 }
 THEIRS = {name: preset(name) for name in ("t2m-gpt", "momask", "mld-vae")}
 MODELS = OURS | THEIRS
+MEASURES = ("mpjpe_pose_mm", "mpjpe_aligned_mm", "mpjpe_mm", "velocity_error_mm_s")
 TRIAL = 6  # steps by which the time of one is measured
 
 
@@ -89,7 +91,8 @@ def trained(config: Config, motion: MotionSet, folder: Path, name: str) -> tuple
     begin = time.process_time()
     train(config, motion, folder / name, Quiet(), force=True, device="cpu")
     seconds = time.process_time() - begin
-    return evaluate(load(folder / name, device="cpu", numerics="fast"), motion, motion.select("val")), seconds
+    codec = load(folder / name, device="cpu", numerics="fast")
+    return evaluate(codec, motion, motion.select("val"), measured=True), seconds
 
 
 def steps_for(name: str, motion: MotionSet, folder: Path, seconds: float) -> int:
@@ -107,14 +110,27 @@ def steps_for(name: str, motion: MotionSet, folder: Path, seconds: float) -> int
 
 def row_of(found: Evaluation) -> dict[str, Any]:
     """What is told of a result."""
+    assert found.measures is not None
+    measures = found.measures.of_all()
     return {
         "nmse": found.nmse,
-        "pose_mm": found.joints.mpjpe_pose,
-        "aligned_mm": found.joints.mpjpe_aligned,
-        "path_mm": found.joints.mpjpe,
+        **{name: measures[name] for name in MEASURES},
         "usage": [layer["used"] / layer["codebook_size"] for layer in found.layers],
         "perplexity": [layer["perplexity"] for layer in found.layers],
     }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The results as a table in Markdown."""
+    head = ["data", "budget", "model", "steps", "core min", "nMSE", "pose", "root-aligned", "path", "velocity"]
+    lines = [head + ["usage", "perplexity"], ["---"] * 12]
+    for row in rows:
+        usage = ", ".join(f"{share:.1%}" for share in row["usage"])
+        used = ", ".join(f"{value:.0f}" for value in row["perplexity"])
+        measures = [f"{row[name]:.1f}" for name in MEASURES]
+        cells = [row["data"], row["budget"], row["model"], f"{row['steps']:,}", f"{row['core_seconds'] / 60:.1f}"]
+        lines.append([*cells, f"{row['nmse']:.4f}", *measures, usage, used])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def main() -> None:
@@ -143,15 +159,7 @@ def main() -> None:
             row = {"model": name, "data": path.stem, "budget": budget, "steps": steps, "core_seconds": round(seconds)}
             with results.open("a") as file:
                 file.write(json.dumps(row | row_of(found)) + "\n")
-    print("| data | budget | model | steps | core min | nMSE | pose, mm | root-aligned | path | usage | perplexity |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
-    for line in results.read_text().splitlines():
-        row = json.loads(line)
-        usage = ", ".join(f"{share:.0%}" for share in row["usage"])
-        used = ", ".join(f"{value:.0f}" for value in row["perplexity"])
-        mm = [f"{row[key]:.1f}" if row[key] is not None else "" for key in ("pose_mm", "aligned_mm", "path_mm")]
-        numbers = [row["steps"], f"{row['core_seconds'] / 60:.1f}", f"{row['nmse']:.4f}", *mm, usage, used]
-        print(f"| {row['data']} | {row['budget']} | {row['model']} | {' | '.join(map(str, numbers))} |")
+    print(table([json.loads(line) for line in results.read_text().splitlines()]))
 
 
 if __name__ == "__main__":

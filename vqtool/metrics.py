@@ -20,7 +20,7 @@ FEET = {"humanml3d": (7, 10, 8, 11), "kit": (19, 20, 14, 15)}
 
 def foot_joints(layout: str, dim: int, body: Skeleton | None) -> tuple[int, ...]:
     """The joints that the contact columns tell of, found by name in layout "joints"; () where that is not known."""
-    feet = FEET.get(layout, ())
+    feet: tuple[int, ...] = FEET.get(layout, ())
     if layout == "joints" and body is not None:
         try:
             feet = find_body(body, facing=()).feet
@@ -249,4 +249,5 @@ class Measures:
     def worst_first(self) -> list[int]:
         """The clips by their nmse, the largest first; those without frames at the end, else in their order."""
         nmse = self._sums[:, 0] / np.maximum(self._counts[:, 0], 1)
-        return np.argsort(-np.where(self._counts[:, 0] > 0, nmse, -1.0), kind="stable").tolist()
+        order: list[int] = np.argsort(-np.where(self._counts[:, 0] > 0, nmse, -1.0), kind="stable").tolist()
+        return order
