@@ -123,7 +123,7 @@ def row_of(found: Evaluation) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """The results as a table in Markdown."""
     head = ["data", "budget", "model", "steps", "core min", "nMSE", "pose", "root-aligned", "path", "velocity"]
-    lines = [head + ["usage", "perplexity"], ["---"] * 12]
+    lines = [[*head, "usage", "perplexity"], ["---"] * 12]
     for row in rows:
         usage = ", ".join(f"{share:.1%}" for share in row["usage"])
         used = ", ".join(f"{value:.0f}" for value in row["perplexity"])
