@@ -60,6 +60,16 @@ def test_each_body_part_has_the_components_of_its_own_columns() -> None:
     assert unseen(model, folded) < 0.15
 
 
+def test_groups_of_channels_take_turns_with_the_components() -> None:
+    settings = {"model__bottleneck": "product", "bottleneck.groups": 3}
+    model, folded = model_of(**settings), motion(rank=7)  # channels 0-2, 3-5, 6-7
+    assert start_from_components(model, folded, seed=0) == pytest.approx(1.0, abs=1e-4)
+    assert unseen(model, folded) < 0.15
+    energy = model.latents(folded.flatten(0, 1)[None])[0].var(0)
+    components = torch.linalg.svdvals(folded.flatten(1)).square()[:8] / len(folded)
+    assert torch.allclose(energy[[0, 3, 6, 1, 4, 7, 2, 5]], components, rtol=0.5, atol=1.0)
+
+
 def test_the_same_motion_and_seed_start_alike_and_the_random_state_stays() -> None:
     one, two = model_of(), model_of()
     start_from_components(one, motion(), seed=3)

@@ -8,9 +8,12 @@ So training begins at the best linear autoencoder instead of at noise, and spend
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
+from vqtool.nn.bottlenecks.product import ProductVQ
 from vqtool.nn.layers import Conv, Fold, Layer, PartEncoder, Residual, Stack
 from vqtool.nn.model import MotionTokenizer
 
@@ -29,6 +32,7 @@ def start_from_components(model: MotionTokenizer, frames: Tensor, seed: int) -> 
     _shrink(decoder)
     into, out = _conv(decoder, 0), _conv(decoder, -2)
     dim, channel, first = frames.shape[2], 0, 0
+    groups = model.bottleneck.channels if isinstance(model.bottleneck, ProductVQ) else [model.bottleneck.latent_dim]
     spread = torch.zeros(model.bottleneck.latent_dim)
     for stack, columns in stacks:
         _shrink(stack)
@@ -40,11 +44,12 @@ def start_from_components(model: MotionTokenizer, frames: Tensor, seed: int) -> 
             torch.manual_seed(seed)
             components = torch.svd_lowrank(rows, min(count + 8, *rows.shape), niter=4)[2][:, :count]
         energy = (rows @ components).square().mean(0)
-        spread[channel : channel + count] = energy.sqrt()
+        place = [channel + number for number in _turns(groups if len(stacks) == 1 else [channels])]
+        spread[place[:count]] = energy.sqrt()
         take.conv.weight[:count, :, 0] = components.T
         for number in range(count):
-            give.conv.weight[number, number, give.left] += 1.0
-            into.conv.weight[first + number, channel + number, into.left] += 1.0
+            give.conv.weight[place[number] - channel, number, give.left] += 1.0
+            into.conv.weight[first + number, place[number], into.left] += 1.0
         into.conv.weight[first + count : first + 2 * count] = -into.conv.weight[first : first + count]
         folded = (torch.arange(frames.shape[1])[:, None] * dim + columns).flatten()
         out.conv.weight[:, first : first + 2 * count] = 0.0
@@ -53,6 +58,13 @@ def start_from_components(model: MotionTokenizer, frames: Tensor, seed: int) -> 
         channel, first = channel + channels, first + 2 * count
     model.bottleneck.start(spread)
     return float(spread.square().sum() / frames.square().mean(0).sum().clamp_min(1e-12))
+
+
+def _turns(groups: list[int]) -> list[int]:
+    """The channels of groups of those sizes, the first of each, then the second: all get large components."""
+    ends = itertools.accumulate(groups)
+    rows = itertools.zip_longest(*(range(end - size, end) for size, end in zip(groups, ends, strict=True)))
+    return [channel for row in rows for channel in row if channel is not None]
 
 
 def starts_from_components(model: MotionTokenizer) -> bool:
