@@ -313,7 +313,7 @@ def test_differences_name_each_setting_with_both_values() -> None:
     assert differences(Config(), new) == [
         "bottleneck.codebook_size: None -> 64",
         "data.dataset: None -> 'a'",
-        "train.lr: 0.001 -> 0.5",
+        "train.lr: 0.002 -> 0.5",
     ]
 
 

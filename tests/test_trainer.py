@@ -181,8 +181,8 @@ def test_another_seed_gives_another_tokenizer(motion: Path, tmp_path: Path) -> N
 
 def test_resume_with_another_config_names_what_differs(motion: Path, tmp_path: Path) -> None:
     run_training(motion, tmp_path / "run")
-    with pytest.raises(ResumeError, match=r"train.lr: 0.001 -> 0.002"):
-        run_training(motion, tmp_path / "run", resume=True, train__lr=0.002)
+    with pytest.raises(ResumeError, match=r"train.lr: 0.002 -> 0.003"):
+        run_training(motion, tmp_path / "run", resume=True, train__lr=0.003)
 
 
 def test_resume_with_other_motion_is_refused(motion: Path, tmp_path: Path) -> None:

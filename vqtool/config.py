@@ -53,7 +53,7 @@ class LossConfig:
     velocity: float = 0.5  # the same on frame differences
     positions: float = 0.0  # the same on the columns that are positions of joints
     joints: float = 0.0  # distance of the joints along their paths, where columns are joint features
-    commitment: float = 0.1
+    commitment: float = 0.05
     codebook: float = 1.0  # only with codebook_update = "gradient"
     kl: float = 1e-3  # only for a VAE
     kl_warmup: float = 0.2  # share of the steps over which kl rises from 0
@@ -68,7 +68,7 @@ class TrainConfig:
     start: str = "components"  # components | random: the first weights of networks that fold frames
     batch_size: int = 64  # windows a step
     window: int = 64  # frames of a window
-    lr: float = 1e-3
+    lr: float = 2e-3
     lr_warmup: int = 50  # steps
     schedule: str = "cosine"  # cosine | constant
     lr_drops: list[float] = field(default_factory=list)  # shares of the steps, after each of which lr is multiplied
