@@ -15,7 +15,7 @@ from vqtool.rotations import fit_orthogonal
 from vqtool.skeleton import Skeleton
 
 # Joints of the contact columns: left ankle, left toe, right ankle, right toe (HumanML3D's motion_representation).
-FEET = {"humanml3d": (7, 10, 8, 11), "kit": (19, 20, 14, 15)}
+FEET: dict[str, tuple[int, ...]] = {"humanml3d": (7, 10, 8, 11), "kit": (19, 20, 14, 15)}
 
 
 def foot_joints(layout: str, dim: int, body: Skeleton | None) -> tuple[int, ...]:
@@ -249,4 +249,5 @@ class Measures:
     def worst_first(self) -> list[int]:
         """The clips by their nmse, the largest first; those without frames at the end, else in their order."""
         nmse = self._sums[:, 0] / np.maximum(self._counts[:, 0], 1)
-        return np.argsort(-np.where(self._counts[:, 0] > 0, nmse, -1.0), kind="stable").tolist()
+        order: list[int] = np.argsort(-np.where(self._counts[:, 0] > 0, nmse, -1.0), kind="stable").tolist()
+        return order
