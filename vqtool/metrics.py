@@ -15,7 +15,7 @@ from vqtool.rotations import fit_orthogonal
 from vqtool.skeleton import Skeleton
 
 # Joints of the contact columns: left ankle, left toe, right ankle, right toe (HumanML3D's motion_representation).
-FEET = {"humanml3d": (7, 10, 8, 11), "kit": (19, 20, 14, 15)}
+FEET: dict[str, tuple[int, ...]] = {"humanml3d": (7, 10, 8, 11), "kit": (19, 20, 14, 15)}
 
 
 def foot_joints(layout: str, dim: int, body: Skeleton | None) -> tuple[int, ...]:
