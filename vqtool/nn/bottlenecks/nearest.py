@@ -66,6 +66,17 @@ def decide(vectors: Tensor, codebook: Tensor, tolerance: Tensor | None = None) -
     return indices.clamp_max_(len(codebook) - 1), unsure
 
 
+def half_distances(vectors: Tensor, codebook: Tensor) -> Tensor:
+    """|x - e|^2 / 2 of all pairs, [N, K]: for few vectors."""
+    scores = torch.cat([scores for _, _, scores in _scores(vectors, codebook)])[:, : len(codebook)]
+    return scores + vectors.square().sum(1, keepdim=True) / 2
+
+
+def unit_roundoff(vectors: Tensor) -> float:
+    """By how much of a number rounding changes it at most."""
+    return 2.0**-24 if vectors.dtype != torch.float64 else 2.0**-53
+
+
 def _distance(vectors: Tensor, scores: Tensor) -> Tensor:
     """|x - e| [N] of the code that has that score; infinite for padding."""
     return (vectors.square().sum(1) + 2 * scores).clamp_min(0).sqrt()
@@ -78,8 +89,7 @@ def _rounding(vectors: Tensor, codebook: Tensor, near: Tensor) -> Tensor:
     """
     norm = vectors.norm(dim=1)
     length = torch.minimum(codebook.norm(dim=1).amax(), norm + 2 * near)
-    unit = 2.0**-24 if vectors.dtype != torch.float64 else 2.0**-53
-    return 16 * codebook.shape[1] ** 0.5 * unit * (norm * length + length.square() / 2)
+    return 16 * codebook.shape[1] ** 0.5 * unit_roundoff(vectors) * (norm * length + length.square() / 2)
 
 
 def _scores(vectors: Tensor, codebook: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from vqtool.errors import UsageError
 from vqtool.nn.bottlenecks.base import Bottleneck, BottleneckOutput, full_precision, masked_mean
+from vqtool.nn.bottlenecks.beam import beam_search
 from vqtool.nn.bottlenecks.ema import Codebook
 from vqtool.nn.bottlenecks.estimators import ESTIMATORS, bridge
 from vqtool.nn.bottlenecks.nearest import decide, nearest, sampled
 
-MAX_LAYERS, MAX_CODES, MAX_TEMPERATURE = 64, 1 << 20, 1e6
+MAX_LAYERS, MAX_CODES, MAX_TEMPERATURE, MAX_BEAM = 64, 1 << 20, 1e6, 64
 
 
 class ResidualVQ(Bottleneck):
@@ -34,6 +35,7 @@ class ResidualVQ(Bottleneck):
     sampling_temperature  in training, codes are drawn with the probabilities softmax(-|x - e|^2 / temperature)
     quantizer_dropout     probability that a training sample keeps only its first n ~ Uniform{1..Q} layers
     shared_codebook       one codebook for all layers
+    encode_beam           partial sums that encoding keeps a layer, see `beam_search`; training keeps one
 
     One straight-through estimator lies around the sum: its forward value is bit-equal to the sum of the code
     vectors, its gradient the identity for every Q. With codebook_dim there is one in each layer, between its
@@ -57,6 +59,7 @@ class ResidualVQ(Bottleneck):
         estimator: str = "ste",
         quantizer_dropout: float = 0.0,
         shared_codebook: bool = False,
+        encode_beam: int = 1,
     ) -> None:
         super().__init__(latent_dim)
         for name, value, low, high in (
@@ -66,6 +69,7 @@ class ResidualVQ(Bottleneck):
             ("revive_below", revive_below, 0, 1),
             ("sampling_temperature", sampling_temperature, 0, MAX_TEMPERATURE),
             ("quantizer_dropout", quantizer_dropout, 0, 1),
+            ("encode_beam", encode_beam, 1, MAX_BEAM),
         ):
             if not low <= value <= high:  # NaN is not
                 raise UsageError(f"{name} is from {low} to {high}, not {value!r}")
@@ -89,7 +93,11 @@ class ResidualVQ(Bottleneck):
             raise UsageError("codebook_norm 'l2' needs a codebook_dim, whose projection gives the codes a length again")
         if shared_codebook and len(set(sizes)) > 1:
             raise UsageError(f"a shared codebook has one size, not {sizes}")
+        if encode_beam > 1 and (shared_codebook or codebook_dim):
+            # Of a shared codebook many sums are equal, and a narrow one measures distances of its own.
+            raise UsageError("encode_beam is for codebooks of their own for each layer, without codebook_dim")
         self.num_quantizers = num_quantizers
+        self.encode_beam = encode_beam
         self.codebook_sizes = tuple(sizes)
         self.quantizer_dropout = quantizer_dropout
         self.sampling_temperature = sampling_temperature
@@ -179,12 +187,18 @@ class ResidualVQ(Bottleneck):
         residual, total = x, torch.zeros_like(x)
         codes, counts, commitment, codebook, uses = [], [], [], [], []
         follow: list[tuple[Tensor, Tensor]] = []
+        beam = None if self.training or self.encode_beam == 1 else self.search(x.detach())[0]
         for q in range(self.num_quantizers):
             use = valid if kept is None else valid & (kept > q)[:, None]  # [B, L]
             layer = self._layer(q)
             inside, book = layer.inside(residual), layer.codes()
             flat = inside.flatten(0, 1)
-            index = self._chosen(flat, book) if self.training else nearest(flat.detach(), book.detach().to(x.dtype))
+            if self.training:
+                index = self._chosen(flat, book)
+            elif beam is not None:
+                index = beam[..., q]
+            else:
+                index = nearest(flat.detach(), book.detach().to(x.dtype))
             index = index.view(use.shape)
             vectors = book[index]
             codes.append(index.masked_fill(~use, -1))
@@ -240,6 +254,10 @@ class ResidualVQ(Bottleneck):
         x = full_precision(latents)
         residual = x.flatten(0, 1)
         limit = None if tolerance is None else tolerance.flatten()
+        if self.encode_beam > 1:
+            books = [book.detach().to(x.dtype) for book in self.codebooks()[:layers]]
+            found, close = beam_search(residual.detach(), books, self.encode_beam, limit)
+            return found.view(*x.shape[:2], -1), close.view(x.shape[:2])
         codes, unsure = [], torch.zeros(len(residual), dtype=torch.bool, device=x.device)
         for q in range(layers):
             layer = self._layer(q)
