@@ -37,6 +37,7 @@ OPTIONS = {
     "vq": CODES,
     "rvq": {**CODES, "bottleneck.num_quantizers": 3},
     "fsq": {"bottleneck.codebook_size": 256},
+    "product": {**CODES, "bottleneck.num_quantizers": 4, "model.parts": {"arm": "0:3", "hand": "3:5"}},
 }
 
 

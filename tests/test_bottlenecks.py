@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "vq": {"codebook_size": 16},
     "rvq": {"codebook_size": 16, "num_quantizers": 3},
     "fsq": {"codebook_size": 256},
+    "product": {"codebook_size": 16},
 }
 # Options that change how a bottleneck works: what every bottleneck promises, each of these promises too.
 KINDS: dict[str, dict[str, Any]] = {
@@ -211,6 +212,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("vq", {"init": "first", "revive_rule": "absolute", "revive_below": 1.0}),
     ("rvq", {"init": "first", "revive_rule": "absolute", "revive_below": 1.0, "sampling_temperature": 0.5}),
     ("rvq", {"shared_codebook": True, "sampling_temperature": 0.5, "quantizer_dropout": 0.5}),
+    ("product", {"revive_below": 0.9, "num_quantizers": 4, "quantizer_dropout": 0.5}),
 ]
 
 
@@ -227,7 +229,7 @@ def test_save_load_step_is_step(name: str, options: dict[str, Any]) -> None:
         assert same(state(whole), state(loaded))
 
 
-@pytest.mark.parametrize("name", ["vq", "rvq"])
+@pytest.mark.parametrize("name", ["vq", "rvq", "product"])
 def test_save_load_initialize_is_initialize(name: str) -> None:
     whole, loaded = (build_bottleneck(name, C, SMALL[name]) for _ in range(2))
     whole.draws.state.copy_(torch.tensor([5, 3]))
@@ -422,7 +424,7 @@ def test_a_continuous_bottleneck_refuses_to_encode() -> None:
 
 
 def test_an_unknown_bottleneck_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(UsageError, match="no model 'vqvae'; there are vae, vq, rvq, fsq"):
+    with pytest.raises(UsageError, match="no model 'vqvae'; there are vae, vq, rvq, fsq, product"):
         build_bottleneck("vqvae", C, {})
 
 
@@ -457,6 +459,11 @@ def test_an_unknown_option_is_refused_with_the_options_there_are(name: str) -> N
         ("fsq", {"levels": [5, 1]}, "each FSQ level is at least 2"),
         ("fsq", {"levels": []}, "each FSQ level is at least 2"),
         ("fsq", {"bound": "relu"}, "'tanh' or 'sigmoid', not 'relu'"),
+        ("product", {"groups": 0}, "groups is from 1 to 6 in a latent of 6 channels, not 0"),
+        ("product", {"groups": 7}, "groups is from 1 to 6 in a latent of 6 channels, not 7"),
+        ("product", {"num_quantizers": 3}, "num_quantizers is a multiple of the 2 groups up to 64, not 3"),
+        ("product", {"num_quantizers": 0}, "num_quantizers is a multiple of the 2 groups up to 64, not 0"),
+        ("product", {"codebook_size": [8, 8, 8]}, "does not give 2 codebooks"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused(name: str, options: dict[str, Any], message: str) -> None:
@@ -801,6 +808,71 @@ def test_a_beam_of_fewer_layers_ends_with_the_nearest_sum_of_those() -> None:
     rvq = make("rvq beam").eval()
     x = noise(1, 100, C)
     assert rvq.encode(x, 1).equal(make("rvq").eval().encode(x, 1))
+
+
+# Groups of channels: of 6 channels in 4 groups the first two have 2, the others 1; two layers each.
+
+FOUR: dict[str, Any] = {"groups": 4, "num_quantizers": 8, "codebook_size": (16, 16, 4, 8, 8, 16, 4, 8)}
+CHANNELS = [slice(0, 2), slice(2, 4), slice(4, 5), slice(5, 6)]
+
+
+def test_a_group_depends_on_its_own_channels_alone() -> None:
+    product = make("product", **FOUR).eval()
+    x = noise(2, 30, C)
+    codes, latents = product.encode(x), product(x).latents
+    for group, channels in enumerate(CHANNELS):
+        moved = x.clone()
+        moved[..., channels] += 1.0
+        others = [column for column in range(8) if column % 4 != group]
+        assert product.encode(moved)[..., others].equal(codes[..., others])
+        assert not product.encode(moved)[..., group].equal(codes[..., group])
+        rest = [channel for channel in range(C) if channel not in range(C)[channels]]
+        assert product(moved).latents[..., rest].equal(latents[..., rest])
+
+
+def test_each_group_is_a_residual_quantizer_of_its_channels() -> None:
+    product = make("product", **FOUR).eval()
+    x = noise(2, 30, C)
+    codes = product.encode(x)
+    assert [tuple(book.shape) for book in product.codebooks()] == [
+        (size, channels) for size, channels in zip(FOUR["codebook_size"], [2, 2, 1, 1] * 2, strict=True)
+    ]
+    for group, channels in enumerate(CHANNELS):
+        residual = x[..., channels].flatten(0, 1)
+        for column in (group, group + 4):
+            index = nearest(residual, product.codebooks()[column])
+            assert codes[..., column].flatten().equal(index)
+            residual = residual - product.codebooks()[column][index]
+
+
+def test_a_product_decodes_whole_layers_and_refuses_a_part_of_one() -> None:
+    product = make("product", **FOUR).eval()
+    x = noise(2, 30, C)
+    codes = product.encode(x)
+    assert product.encode(x, 4).equal(codes[..., :4])
+    first = [product.codebooks()[group][codes[..., group]] for group in range(4)]
+    assert product.decode(codes[..., :4]).equal(torch.cat(first, -1))
+    with pytest.raises(UsageError, match="num_quantizers 6: no multiple of this tokenizer's 4 groups"):
+        product.encode(x, 6)
+    with pytest.raises(DataError, match="6 layers of codes, no multiple of this tokenizer's 4 groups"):
+        product.decode(codes[..., :6])
+
+
+def test_one_group_is_rvq() -> None:
+    product, rvq = make("product", groups=1, num_quantizers=3), make("rvq")
+    for step in range(3):
+        one, two = product(noise(4, 10, C, seed=step)), rvq(noise(4, 10, C, seed=step))
+        assert one.latents.equal(two.latents)
+        assert one.codes.equal(two.codes)
+        assert same(one.losses, two.losses)
+
+
+def test_gradient_of_the_output_of_a_product_is_the_identity() -> None:
+    x = noise(3, 20, C).requires_grad_()
+    given = noise(3, 20, C, seed=1)
+    make("product", **FOUR)(x).latents.backward(given)
+    assert x.grad is not None
+    assert x.grad.equal(given)
 
 
 # Losses of a residual quantizer: x = 1.75 takes codes 1 and 0.5 and leaves 0.25, x = 3 takes 4 and -0.5, leaves -0.5.

@@ -73,10 +73,10 @@ def test_every_command_ends_its_help_with_an_example_and_stands_in_the_docs(comm
     assert f"## vqtool {command}\n" in docs
 
 
-@pytest.mark.parametrize("model", ["vae", "vq", "rvq", "fsq"])
+@pytest.mark.parametrize("model", ["vae", "vq", "rvq", "fsq", "product"])
 def test_a_motion_file_becomes_tokens_and_motion_again(model: str, run: Run, tmp_path: Path) -> None:
     motion = write_motion(tmp_path / "motion.h5", [0, 1, 30, 90, 150])
-    small = SMALL_RUN if model in ("vq", "rvq") else SMALL_RUN[:4]
+    small = SMALL_RUN if model in ("vq", "rvq", "product") else SMALL_RUN[:4]
 
     def result(*words: object) -> dict[str, object]:
         code, out, errors = run(*words, "--json")

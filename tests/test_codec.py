@@ -23,7 +23,7 @@ from vqtool.store import MotionSet
 from vqtool.tokens import TokenSet
 
 Trained = Callable[[str], Path]
-DISCRETE = ("vq", "rvq", "fsq")
+DISCRETE = ("vq", "rvq", "fsq", "product")
 
 
 def untrained(model: str = "rvq", **changes: object) -> Codec:
@@ -42,6 +42,18 @@ def encode_to(codec: Codec, motion: Path, out: Path, **options: object) -> np.nd
         encode_file(codec, clips, out, force=True, **options)  # type: ignore[arg-type]
     with TokenSet(out) as tokens:
         return tokens.rows("codes", 0, tokens.num_tokens)
+
+
+def test_a_parts_codes_depend_on_its_own_columns_alone(trained: Trained) -> None:
+    codec = vqtool.load(trained("product"), device="cpu")
+    motion = waves(200)
+    codes = codec.encode(motion)
+    assert codec.info.parts == ("arm", "hand")
+    for part, columns in enumerate((slice(0, 3), slice(3, 5))):
+        moved = motion.copy()
+        moved[:, columns] = waves(200, seed=9)[:, columns]
+        assert np.array_equal(codec.encode(moved)[:, 1 - part :: 2], codes[:, 1 - part :: 2])
+        assert (codec.encode(moved)[:, part::2] != codes[:, part::2]).any()
 
 
 @pytest.mark.parametrize("downsampling", ["fold", "strided"])

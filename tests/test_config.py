@@ -266,6 +266,7 @@ texts = st.text(st.characters(codec="utf-8"), max_size=20)
     causal=st.booleans(),
     betas=st.lists(st.floats(0, 1, exclude_max=True), min_size=2, max_size=2),
     columns=st.dictionaries(texts, finite, max_size=3),
+    parts=st.dictionaries(st.from_regex("[a-z][a-z_0-9]{0,9}", fullmatch=True), texts, max_size=3),
     options=st.dictionaries(
         st.from_regex("[a-z][a-z_0-9]{0,9}", fullmatch=True),
         st.integers(-(2**63), 2**63 - 1) | finite | st.booleans() | texts | st.lists(st.integers(1, 9), max_size=3),
@@ -281,11 +282,13 @@ def test_a_written_config_reads_back_the_same(
     causal: bool,
     betas: list[float],
     columns: dict[str, float],
+    parts: dict[str, str],
     options: dict[str, Any],
 ) -> None:
     config = build_config(
         {"data.dataset": dataset, "data.fps": fps, "train.lr": lr, "loss.velocity": velocity},
         {"model.causal": causal, "train.betas": betas, "loss.columns": columns},
+        {"model.bottleneck": "product", "model.parts": parts},
         {f"bottleneck.{key}": value for key, value in options.items()},
     )
     path = toml(tmp_path_factory.getbasetemp(), to_toml(config))
@@ -310,7 +313,7 @@ def test_differences_name_each_setting_with_both_values() -> None:
     assert differences(Config(), new) == [
         "bottleneck.codebook_size: None -> 64",
         "data.dataset: None -> 'a'",
-        "train.lr: 0.001 -> 0.5",
+        "train.lr: 0.002 -> 0.5",
     ]
 
 

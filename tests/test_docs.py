@@ -214,6 +214,7 @@ JSON_LINES = {
         "encode runs/humanoid sample_data/humanoid.h5 -o json.latents.h5",
     ],
     "decode": ["decode runs/humanoid humanoid.latents.h5 -o json.motion.h5"],
+    "sample": ["sample runs/humanoid -n 2 --frames 9 -o json.sampled.h5"],
     "inspect-codebook": [
         "inspect-codebook imu.tokens.h5",
         "inspect-codebook runs/imu",
@@ -221,7 +222,7 @@ JSON_LINES = {
         "inspect-codebook runs/humanoid",
     ],
     "evaluate": [
-        "evaluate runs/imu sample_data/wrist_imu.h5 --split test",
+        "evaluate runs/imu sample_data/wrist_imu.h5 --split test --by-layers --num-quantizers 2",
         "evaluate runs/humanoid sample_data/humanoid.h5",
     ],
     "import": ["import mocap -o json.h5", "import lm_output.txt --like runs/mocap -o json.generated.h5"],

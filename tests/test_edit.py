@@ -28,6 +28,7 @@ from vqtool.edit import (
     repeated,
     replaced,
     reversed_range,
+    rows_of,
     write_edited,
 )
 from vqtool.errors import UsageError
@@ -418,6 +419,62 @@ def test_the_levels_of_fsq_are_vectors_that_quantize_to_themselves(
         np.testing.assert_array_equal(vectors.quantized(vectors.of(every)), every)
     words = ["edit", "interpolate", "fsq.h5", "clip_08@0:10", "clip_09@0:10", "-o", "between.h5", "-q"]
     assert run(*words)[0] == 0 and run("decode", trained("fsq"), "between.h5", "-o", "m.h5", "-q")[0] == 0
+
+
+# Parts of the body: codebooks of 3, 1 and 3, 1 channels, two layers each
+
+LIMBS = dataclasses.replace(HEADER, bottleneck="product", codebook_sizes=(32, 16, 32, 16), parts=("arm", "leg"))
+
+
+@pytest.fixture
+def limbs(tmp_path: Path) -> Any:
+    random = np.random.default_rng(0)
+    sizes, widths, rows = LIMBS.codebook_sizes, (3, 1, 3, 1), sum(-(-count // 4) for count in FRAMES)
+    books = [random.normal(size=shape) for shape in zip(sizes, widths, strict=True)]
+    with create_tokens(tmp_path / "limbs.h5", NAMES, np.array(FRAMES), LIMBS, books) as tokens:
+        tokens.extend(codes=random.integers(0, 16, (rows, 4)))
+    with TokenSet(tmp_path / "limbs.h5") as clips:
+        yield clips
+
+
+def test_vectors_of_parts_lie_side_by_side_and_quantize_part_by_part(limbs: TokenSet) -> None:
+    vectors, books, rows = Vectors(limbs), limbs.codebooks, rows_of(limbs, Range(0, 0, 10))
+    arm = books[0][rows[:, 0]] + books[2][rows[:, 2]]
+    leg = books[1][rows[:, 1]] + books[3][rows[:, 3]]
+    np.testing.assert_allclose(vectors.of(rows), np.concatenate([arm, leg], axis=1), rtol=1e-6)
+    first = books[1][:, 0].astype(np.float64)
+    found = vectors.quantized(vectors.of(rows))
+    np.testing.assert_array_equal(found[:, 1], np.abs(leg.astype(np.float64) - first).argmin(axis=1))
+
+
+def test_the_codes_of_a_part_are_replaced_alone(limbs: TokenSet) -> None:
+    edit = replaced(limbs, Range(0, 2, 6), Range(1, 1, 5), parts=["leg"])
+    expected = rows_of(limbs, Range(0, 0, 10))
+    expected[2:6, [1, 3]] = rows_of(limbs, Range(1, 1, 5))[:, [1, 3]]
+    np.testing.assert_array_equal(edit.rows, expected)
+    assert (edit.name, edit.num_frames, edit.sources) == ("walk", 37, (0, 1))
+    assert edit.seams == [Seam(2, 2), Seam(6, 6)]
+    whole = replaced(limbs, Range(0, 0, 10), Range(0, 0, 10), parts=["leg", "arm"])
+    assert whole.seams == [] and np.array_equal(whole.rows, rows_of(limbs, Range(0, 0, 10)))
+
+
+def test_a_cross_fade_of_a_part_blends_it_within_its_range(limbs: TokenSet) -> None:
+    edit = replaced(limbs, Range(0, 4, 10), Range(1, 1, 7), parts=["leg"], cross_fade=2)
+    own, theirs = rows_of(limbs, Range(0, 0, 10)), rows_of(limbs, Range(1, 1, 7))
+    middle = Vectors(limbs).blend(own[4:6], theirs[:2], np.array([1, 2]) / 3)
+    np.testing.assert_array_equal(edit.rows[4:6, [1, 3]], middle[:, [1, 3]])
+    np.testing.assert_array_equal(edit.rows[6:, [1, 3]], theirs[2:, [1, 3]])
+    np.testing.assert_array_equal(edit.rows[:, [0, 2]], own[:, [0, 2]])
+    assert edit.seams == [Seam(4, 6)]
+    with pytest.raises(UsageError, match="a range of 3 token frames is too short for a cross-fade of 2 at each seam"):
+        replaced(limbs, Range(0, 4, 7), Range(1, 1, 4), parts=["leg"], cross_fade=2)
+
+
+def test_a_part_that_there_is_not_is_refused(limbs: TokenSet, tokens: TokenSet) -> None:
+    with pytest.raises(UsageError, match="no part 'head'; there are arm, leg"):
+        replaced(limbs, Range(0, 0, 3), Range(1, 0, 3), parts=["head"])
+    with pytest.raises(UsageError, match="no part 'leg'; these tokens have none"):
+        replaced(tokens, Range(0, 0, 3), Range(1, 0, 3), parts=["leg"])
 
 
 def test_seams_are_judged_by_motion_with_a_run(run: Run, encoded: Path, trained: Callable[[str], Path]) -> None:

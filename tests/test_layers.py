@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vqtool.config import ModelConfig
 from vqtool.errors import UsageError
 from vqtool.nn.bottlenecks import build_bottleneck
 from vqtool.nn.layers import (
@@ -41,7 +42,7 @@ def network(build: Any, *, dim: int = D, latent_dim: int = C, **options: Any) ->
     options = {"width": 4, "depth": 2, "dilation_growth": 3, "activation": "silu", "causal": False} | options
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        stack: Stack = build(dim, latent_dim, **options)
+        stack: Stack = build(dim, ModelConfig(latent_dim=latent_dim, **options))
         for parameter in stack.parameters():  # nothing may vanish by chance: neither an activation nor a weight
             nn.init.normal_(parameter, std=0.3)
     return stack.double()
@@ -76,7 +77,7 @@ def test_a_padded_clip_has_the_latents_of_the_clip_alone(
     downsampling: str, downsample: int, causal: bool, activation: str, dtype: torch.dtype, close: float
 ) -> None:
     options = {"downsampling": downsampling, "downsample": downsample, "causal": causal, "activation": activation}
-    encoder = build_encoder(D, C, width=8, depth=2, dilation_growth=3, **options).to(dtype)  # type: ignore[arg-type]
+    encoder = build_encoder(D, ModelConfig(latent_dim=C, width=8, depth=2, **options)).to(dtype)  # type: ignore[arg-type]
     lengths = [5 * downsample, 12 * downsample, downsample]
     x = 100 * noise(3, 12 * downsample, D, seed=1).to(dtype)  # in the padding too
     x[1] /= 100

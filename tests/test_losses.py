@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from vqtool.nn.losses import column_weights, reconstruction, velocity
+from vqtool import features
+from vqtool.config import LossConfig
+from vqtool.nn.losses import MotionLoss, column_weights, joint_distance, place_joints, reconstruction, velocity
+from vqtool.nn.model import Normalizer
 
 OUTPUT = torch.tensor([[[1.0, 0.0], [3.0, 0.0], [9.0, 9.0]]])  # [1, 3, 2]
 TARGET = torch.tensor([[[1.5, 0.0], [1.0, 0.0], [0.0, 0.0]]])
@@ -101,3 +105,87 @@ def test_a_later_column_weight_wins() -> None:
 
 def test_weights_are_finite_when_no_column_moves() -> None:
     assert column_weights([], torch.ones(3, dtype=torch.bool)).tolist() == [0, 0, 0]
+
+
+def random_features(frames: int, joints: int = 3, seed: int = 0) -> Tensor:
+    noise = np.random.default_rng(seed).normal(0, 0.3, (1, frames, 12 * joints - 1))
+    return torch.from_numpy(noise)
+
+
+def normalizer(dim: int, scale: float = 1.0, constant: int | None = None) -> Normalizer:
+    found = Normalizer(dim)
+    found.scale.fill_(scale)
+    if constant is not None:
+        found.constant[constant] = True
+    return found
+
+
+def test_joints_are_placed_as_features_places_them() -> None:
+    motion = random_features(50)
+    expected, _ = features.place_joints(motion[0, :, :10].numpy())
+    np.testing.assert_allclose(place_joints(motion)[0].numpy(), expected, atol=1e-12)
+
+
+def test_a_wrong_step_moves_all_joints_of_all_frames_after_it() -> None:
+    # 4 frames at rest; in frame 1 the root goes 3 m to one side and 4 m ahead: frames 2 and 3 are 5 m away
+    target = torch.zeros(1, 4, 23, dtype=torch.float64)
+    output = target.clone()
+    output[0, 1, 1:3] = torch.tensor([3.0, 4.0])
+    mask = torch.ones(1, 4, dtype=torch.bool)
+    assert joint_distance(output, target, mask).item() == pytest.approx((0 + 0 + 5 + 5) / 4, abs=1e-3)
+    assert joint_distance(output, target, mask & (torch.arange(4) < 3)).item() == pytest.approx(5 / 3, abs=1e-3)
+
+
+def test_a_wrong_turn_swings_what_is_away_from_the_root() -> None:
+    # half a turn by pi / 4 is a turn of a right angle: a joint 1 m ahead comes to lie 1 m to the side, sqrt(2) m away
+    target = torch.zeros(1, 2, 23, dtype=torch.float64)
+    target[0, :, 6] = 1.0  # z of joint 1; joint 0 is the root
+    output = target.clone()
+    output[0, 0, 0] = torch.pi / 4
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    assert joint_distance(output, target, mask).item() == pytest.approx(2**0.5 / 4, abs=1e-3)
+
+
+def test_the_distance_of_joints_has_a_finite_gradient_where_it_is_zero() -> None:
+    output = random_features(5).requires_grad_()
+    joint_distance(output, output.detach(), torch.ones(1, 5, dtype=torch.bool)).backward()
+    assert output.grad is not None
+    assert output.grad.isfinite().all()
+
+
+def test_a_term_that_is_not_asked_for_is_not_worked_out() -> None:
+    loss = MotionLoss(LossConfig(positions=0.0, joints=0.0), "joints", 23, normalizer(23))
+    motion = random_features(4, joints=2).float()
+    assert loss(motion, motion, torch.ones(1, 4, dtype=torch.bool)).keys() == {"reconstruction", "velocity"}
+
+
+def test_the_positions_term_sees_the_positions_of_joint_features_alone() -> None:
+    loss = MotionLoss(LossConfig(reconstruction="l1", positions=1.0, joints=0.0), "joints", 23, normalizer(23))
+    motion = torch.zeros(1, 2, 23)
+    output = motion.clone()
+    output[..., 4] = 1.5  # of three columns, those of joint 1
+    output[..., 7:] = 9.0
+    assert loss(output, motion, torch.ones(1, 2, dtype=torch.bool))["positions"] == 0.5
+
+
+def test_the_joints_term_is_in_units_of_the_spread_of_the_positions() -> None:
+    motion = torch.zeros(1, 1, 23)
+    output = motion.clone()
+    output[..., 4] = 1.0  # normalised: 2 of 2 m of spread, in one of two joints
+    loss = MotionLoss(LossConfig(positions=0.0, joints=1.0), "joints", 23, normalizer(23, scale=2.0))
+    found = loss(output, motion, torch.ones(1, 1, dtype=torch.bool))
+    assert found["joints"].item() == pytest.approx(1 / 2, abs=1e-3)
+
+
+def test_where_the_layout_knows_no_joints_their_terms_are_idle() -> None:
+    loss = MotionLoss(LossConfig(positions=0.5, joints=0.5), "raw", 23, normalizer(23))
+    assert loss.active == []
+    assert loss.idle == ["positions"]
+
+
+def test_a_constant_column_has_no_part_in_the_positions_term() -> None:
+    loss = MotionLoss(
+        LossConfig(reconstruction="l1", positions=1.0, joints=0.0), "positions", 3, normalizer(3, constant=0)
+    )
+    output = torch.tensor([[[100.0, 1.0, 3.0]]])
+    assert loss(output, torch.zeros(1, 1, 3), torch.ones(1, 1, dtype=torch.bool))["positions"] == 2.0

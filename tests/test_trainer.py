@@ -181,8 +181,8 @@ def test_another_seed_gives_another_tokenizer(motion: Path, tmp_path: Path) -> N
 
 def test_resume_with_another_config_names_what_differs(motion: Path, tmp_path: Path) -> None:
     run_training(motion, tmp_path / "run")
-    with pytest.raises(ResumeError, match=r"train.lr: 0.001 -> 0.002"):
-        run_training(motion, tmp_path / "run", resume=True, train__lr=0.002)
+    with pytest.raises(ResumeError, match=r"train.lr: 0.002 -> 0.003"):
+        run_training(motion, tmp_path / "run", resume=True, train__lr=0.003)
 
 
 def test_resume_with_other_motion_is_refused(motion: Path, tmp_path: Path) -> None:
@@ -319,7 +319,8 @@ def test_clips_shorter_than_the_window_are_trained_on(tmp_path: Path) -> None:
 
 def test_a_codebook_that_stays_empty_is_warned_of_with_what_to_do(tmp_path: Path) -> None:
     motion = write_motion(tmp_path / "motion.h5", [2400])
-    done = run_training(motion, tmp_path / "run", "fsq", bottleneck__codebook_size=512, train__steps=1)
+    options = {"bottleneck__codebook_size": 512, "train__steps": 1, "train__start": "random"}
+    done = run_training(motion, tmp_path / "run", "fsq", **options)
     assert any("of 512 codes" in text and "codebook_size" in text for text in done.warnings)
 
 
@@ -342,7 +343,7 @@ def test_splits_of_the_file_are_used(tmp_path: Path) -> None:
 
 
 def test_column_weights_change_what_is_learned_best(motion: Path, tmp_path: Path) -> None:
-    options = {"train__steps": 100, "data__val_fraction": 0.0}
+    options = {"train__steps": 100, "train__start": "random", "data__val_fraction": 0.0}
     plain = run_training(motion, tmp_path / "a", **options).evaluation
     heavy = run_training(motion, tmp_path / "b", **options, **{"loss__columns__0:1": 50.0}).evaluation
     assert plain is not None
@@ -396,3 +397,56 @@ def test_one_changed_frame_of_a_validation_clip_is_other_motion(motion: Path, tm
             writer.append(f"clip_{number:02d}", rows)
     with pytest.raises(ResumeError, match="not what this run was begun with"):
         run_training(tmp_path / "other.h5", tmp_path / "run", resume=True)
+
+
+def test_dropout_is_resumed_bit_for_bit_and_does_not_touch_what_is_encoded(motion: Path, tmp_path: Path) -> None:
+    run_training(motion, tmp_path / "whole", model__dropout=0.3)
+    stop_training(motion, tmp_path / "run", step=17, model__dropout=0.3)
+    run_training(motion, tmp_path / "run", resume=True, model__dropout=0.3)
+    name = "tokenizer.safetensors"
+    assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    codec = vqtool.load(tmp_path / "run", device="cpu")
+    clip = waves(40)
+    np.testing.assert_array_equal(codec.encode(clip), codec.encode(clip))
+
+
+def learning_rates(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["lr"] for line in lines if line["split"] == "train"]
+
+
+def test_the_learning_rate_drops_where_it_is_told_to(
+    motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "LOG_EVERY", 1)
+    drops = {"train__lr_drops": [0.5, 0.75], "train__lr_drop": 0.1, "train__schedule": "constant"}
+    run_training(motion, tmp_path / "run", train__lr=1.0e-2, train__lr_warmup=0, train__steps=8, **drops)
+    assert learning_rates(tmp_path / "run") == pytest.approx([1e-2] * 4 + [1e-3] * 2 + [1e-4] * 2)
+
+
+def test_terms_that_need_joints_are_warned_of_where_there_are_none(motion: Path, tmp_path: Path) -> None:
+    done = run_training(motion, tmp_path / "run", train__steps=2, loss__positions=0.5)
+    assert done.warnings[-1] == "loss.positions has no part: layout raw does not say where joints are"
+
+
+def test_a_training_on_joint_features_logs_the_terms_of_the_joints(tmp_path: Path) -> None:
+    path = tmp_path / "joints.h5"
+    with create_motion(path, dim=23, fps=30, layout="joints") as writer:
+        for number in range(4):
+            writer.append(f"clip_{number}", waves(60, 23, seed=number) / 100)
+    run_training(path, tmp_path / "run", train__steps=2, loss__positions=0.5, loss__joints=0.5)
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert line["joints"] > 0
+    assert line["positions"] > 0
+
+
+def test_a_run_begun_before_networks_started_from_components_goes_on_as_it_was(motion: Path, tmp_path: Path) -> None:
+    run_training(motion, tmp_path / "whole", train__start="random")
+    stop_training(motion, tmp_path / "run", step=17, train__start="random")
+    config = tmp_path / "run" / "config.toml"
+    config.write_text("".join(line for line in config.read_text().splitlines(True) if not line.startswith("start =")))
+    with pytest.raises(ResumeError, match=r"train\.start: 'random' -> 'components'"):
+        run_training(motion, tmp_path / "run", resume=True)
+    run_training(motion, tmp_path / "run", resume=True, train__start="random")
+    name = "tokenizer.safetensors"
+    assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -6,6 +6,7 @@ import difflib
 import json
 import math
 import os
+import re
 import reprlib
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ class DataConfig:
 class ModelConfig:
     """Encoder and decoder."""
 
-    bottleneck: str = "rvq"  # vae | vq | rvq | fsq
+    bottleneck: str = "rvq"  # vae | vq | rvq | fsq | product
     width: int = 256
     depth: int = 3  # residual blocks (per halving when strided)
     downsample: int = 4  # motion frames per token frame: 1, 2, 4 or 8
@@ -39,7 +40,9 @@ class ModelConfig:
     latent_dim: int = 128  # C
     dilation_growth: int = 3  # dilations 9, 3, 1 at depth 3
     activation: str = "relu"  # relu | gelu | silu
+    dropout: float = 0.0  # share of a residual block's output that training leaves out
     causal: bool = False  # token l sees no frame after its own
+    parts: dict[str, str] = field(default_factory=dict)  # body parts of a product: name -> joints, groups, ranges
 
 
 @dataclass
@@ -48,7 +51,9 @@ class LossConfig:
 
     reconstruction: str = "smooth_l1"  # l1 | l2 | smooth_l1, on normalised motion
     velocity: float = 0.5  # the same on frame differences
-    commitment: float = 0.1
+    positions: float = 0.0  # the same on the columns that are positions of joints
+    joints: float = 0.0  # distance of the joints along their paths, where columns are joint features
+    commitment: float = 0.05
     codebook: float = 1.0  # only with codebook_update = "gradient"
     kl: float = 1e-3  # only for a VAE
     kl_warmup: float = 0.2  # share of the steps over which kl rises from 0
@@ -60,11 +65,14 @@ class TrainConfig:
     """How to optimise, and how often to look."""
 
     steps: int = 5000
+    start: str = "components"  # components | random: the first weights of networks that fold frames
     batch_size: int = 64  # windows a step
     window: int = 64  # frames of a window
-    lr: float = 1e-3
+    lr: float = 2e-3
     lr_warmup: int = 50  # steps
     schedule: str = "cosine"  # cosine | constant
+    lr_drops: list[float] = field(default_factory=list)  # shares of the steps, after each of which lr is multiplied
+    lr_drop: float = 0.1  # by this
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     weight_decay: float = 0.0
     clip_norm: float = 1.0  # largest gradient norm; 0 for none
@@ -92,6 +100,7 @@ class Config:
 
 
 SECTIONS = tuple(section.name for section in fields(Config))
+EARLIER = {"train.start": "random"}  # settings that came later, and that their default would change
 PREFIX = "VQTOOL_"
 MAX_CONFIG_BYTES = 1 << 16
 MAX_CONFIG_DOTS = 1 << 12  # tomllib takes time with the square of those in one key
@@ -133,6 +142,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"is not TOML: {error}", file=path) from error
     _check_alone(found, str(path))
     return found
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """The flat settings in the config.toml of a run; what an earlier vqtool could not write means what it did then."""
+    return EARLIER | read_toml(path)
 
 
 def read_environment(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -188,6 +202,8 @@ def _set(config: Config, key: str, value: Any) -> None:
         config.bottleneck[name] = value
     elif key.startswith("loss.columns."):
         config.loss.columns[name.removeprefix("columns.")] = _number(key, value)
+    elif key.startswith("model.parts."):
+        config.model.parts[name.removeprefix("parts.")] = _columns(key, value)
     else:
         _assign(getattr(config, section), name, key, value)
 
@@ -222,7 +238,7 @@ def _assign(section: Any, name: str, key: str, value: Any) -> None:
     if wanted in (float, float | None) and isinstance(value, int | float) and not isinstance(value, bool):
         value = _number(key, value)
     kinds: dict[Any, Any] = {str | None: (str, type(None)), float | None: (float, type(None))}
-    kinds |= {list[float]: list, dict[str, float]: dict}
+    kinds |= {list[float]: list, dict[str, float]: dict, dict[str, str]: dict}
     kind = kinds.get(wanted, wanted)
     if not isinstance(value, kind) or (wanted is int and isinstance(value, bool)):
         label = getattr(wanted, "__name__", None) if wanted in (int, float, str, bool) else str(wanted)
@@ -231,6 +247,8 @@ def _assign(section: Any, name: str, key: str, value: Any) -> None:
         value = [_number(key, item) for item in value]
     if wanted == dict[str, float]:
         value = {column: _number(key, item) for column, item in value.items()}
+    if wanted == dict[str, str]:
+        value = {part: _columns(key, item) for part, item in value.items()}
     setattr(section, name, value)
 
 
@@ -246,6 +264,13 @@ def _number(key: str, value: Any) -> float:
     if not math.isfinite(number):
         raise UsageError(f"{key} takes finite numbers, not {reprlib.repr(value)}")
     return number
+
+
+def _columns(key: str, value: Any) -> str:
+    """Columns or joints as text; a column alone may be written as a number."""
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise UsageError(f"{key} takes joints or columns as text, not {reprlib.repr(value)}")
+    return str(value)
 
 
 def _check(config: Config) -> None:
@@ -288,8 +313,11 @@ def _check(config: Config) -> None:
         "train.lr_warmup": train.lr_warmup,
         "train.weight_decay": train.weight_decay,
         "train.clip_norm": train.clip_norm,
+        "train.lr_drop": train.lr_drop,
         "train.seed": train.seed,
         "model.depth": model.depth,
+        "loss.positions": loss.positions,
+        "loss.joints": loss.joints,
         "loss.commitment": loss.commitment,
         "loss.codebook": loss.codebook,
         "loss.kl": loss.kl,
@@ -300,6 +328,7 @@ def _check(config: Config) -> None:
     if train.seed >= 2**63:
         raise UsageError(f"train.seed is below 2**63, not {train.seed}")
     shares = {
+        "model.dropout": model.dropout,
         "train.ema_decay": train.ema_decay,
         "train.continuous": train.continuous,
         "loss.kl_warmup": loss.kl_warmup,
@@ -310,12 +339,23 @@ def _check(config: Config) -> None:
             raise UsageError(f"{key} is in [0, 1), not {value}")
     if len(train.betas) != 2 or not all(0 <= beta < 1 for beta in train.betas):
         raise UsageError(f"train.betas takes two numbers in [0, 1), not {train.betas}")
+    if not all(0 < share < 1 for share in train.lr_drops):
+        raise UsageError(f"train.lr_drops takes shares of the steps between 0 and 1, not {train.lr_drops}")
+    if train.start not in ("components", "random"):
+        raise UsageError(f"train.start is 'components' or 'random', not {train.start!r}")
     if train.schedule not in ("cosine", "constant"):
         raise UsageError(f"train.schedule is 'cosine' or 'constant', not {train.schedule!r}")
     if loss.reconstruction not in ("l1", "l2", "smooth_l1"):
         raise UsageError(f"loss.reconstruction is 'l1', 'l2' or 'smooth_l1', not {loss.reconstruction!r}")
     if model.downsample not in (1, 2, 4, 8):
         raise UsageError(f"model.downsample is 1, 2, 4 or 8, not {model.downsample}")
+    if model.parts and model.bottleneck != "product":
+        raise UsageError(f"model.parts needs --model product: {model.bottleneck} has no codebooks for parts")
+    if len(model.parts) > model.latent_dim:
+        raise UsageError(f"model.parts has {len(model.parts)} parts for the {model.latent_dim} of model.latent_dim")
+    for part in model.parts:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,31}", part):
+            raise UsageError(f"model.parts: a part is called by up to 32 letters, digits and _, not {_quoted(part)}")
     if train.window % model.downsample:
         raise UsageError(f"train.window {train.window} is not a multiple of model.downsample {model.downsample}")
 

@@ -2,7 +2,8 @@
 
 Works on tokens.h5, and on latents.h5 where no code is asked for. An edit is made of ranges of clips in token frames;
 where two that were not neighbours meet there is a seam, and `judge` says how rough it is. Vectors are those of the
-file's own codebooks (sums over layers; of FSQ the level values), so that none of this needs the model.
+file's own codebooks (sums over layers, of parts side by side; of FSQ the level values), so that none of this needs
+the model.
 """
 
 from __future__ import annotations
@@ -154,7 +155,8 @@ class Vectors:
 
     def __init__(self, tokens: TokenSet) -> None:
         self.is_latents = tokens.is_latents
-        self.codebooks = [] if tokens.is_latents else [book.astype(np.float64) for book in tokens.codebooks]
+        books = [] if tokens.is_latents else tokens.codebooks
+        self.codebooks = _side_by_side([book.astype(np.float64) for book in books], len(tokens.header.parts))
         if not self.is_latents and not self.codebooks:
             what = "has no codebooks, which this needs; import it with --like RUN or --like TOKENS"
             raise UsageError(what, file=tokens.path)
@@ -191,6 +193,15 @@ class Vectors:
         else:
             rows = self.quantized((1 - share) * self.of(one) + share * self.of(other))
         return np.where(share <= 0, one, np.where(share >= 1, other, rows))
+
+
+def _side_by_side(books: list[np.ndarray], parts: int) -> list[np.ndarray]:
+    """The codebooks of parts [K, C of the part] as [K, C], zeros in the channels of others: their sum is the vector."""
+    if parts < 2:
+        return books
+    ends = np.cumsum([0, *(book.shape[1] for book in books[:parts])])
+    around = [(int(ends[n % parts]), int(ends[-1] - ends[n % parts + 1])) for n in range(len(books))]
+    return [np.pad(book, ((0, 0), sides)) for book, sides in zip(books, around, strict=True)]
 
 
 def _nearest(vectors: np.ndarray, book: np.ndarray) -> np.ndarray:
@@ -293,12 +304,53 @@ def _captions(tokens: TokenSet, parts: Sequence[Range], places: Sequence[int], n
     return found
 
 
-def replaced(tokens: TokenSet, at: Range, by: Range, *, cross_fade: int = 0, name: str | None = None) -> Edit:
-    """A clip with the range `at` of it replaced by another range, of any length."""
+def replaced(
+    tokens: TokenSet,
+    at: Range,
+    by: Range,
+    *,
+    cross_fade: int = 0,
+    name: str | None = None,
+    parts: Sequence[str] = (),
+) -> Edit:
+    """A clip with the range `at` of it replaced by another range: of any length, or of some body parts alone."""
     length = length_of(tokens, at.clip)
-    parts = [Range(at.clip, 0, at.start), by, Range(at.clip, at.stop, length)]
-    edit = joined(tokens, name or tokens.names[at.clip], parts, cross_fade=cross_fade)
+    if parts:
+        return _replaced_parts(tokens, at, by, parts, cross_fade, name or tokens.names[at.clip])
+    ranges = [Range(at.clip, 0, at.start), by, Range(at.clip, at.stop, length)]
+    edit = joined(tokens, name or tokens.names[at.clip], ranges, cross_fade=cross_fade)
     return replace(edit, clip=at.clip)
+
+
+def _replaced_parts(tokens: TokenSet, at: Range, by: Range, parts: Sequence[str], cross_fade: int, name: str) -> Edit:
+    """A clip in whose range `at` the codes of some parts are those of another range of that length.
+
+    With a cross-fade their first and last token frames are blended with what was there; the length stays.
+    """
+    _same_length(tokens, at, by)
+    _need_codes(tokens, "parts")
+    columns = [column for part in parts for column in tokens.header.columns_of(part)]
+    edit = joined(tokens, name, [Range(at.clip, 0, length_of(tokens, at.clip))])
+    edit.sources = tuple(dict.fromkeys((at.clip, by.clip)))
+    edit.seams = _seams_at_ends(at, len(edit.rows), cross_fade)
+    theirs = rows_of(tokens, by)
+    if cross_fade and edit.seams:
+        if len(at) < cross_fade * len(edit.seams):
+            what = f"a range of {len(at)} token frames is too short for a cross-fade of {cross_fade} at each seam"
+            raise UsageError(what, file=tokens.path, clip=tokens.names[at.clip])
+        weight, ramp = np.ones(len(at)), np.arange(1, cross_fade + 1) / (cross_fade + 1)
+        for seam in edit.seams:
+            begins = seam.first == at.start > 0
+            weight[seam.first - at.start : seam.last - at.start] = ramp if begins else ramp[::-1]
+        theirs = Vectors(tokens).blend(edit.rows[at.start : at.stop], theirs, weight)
+    edit.rows[at.start : at.stop, columns] = theirs[:, columns]
+    return edit
+
+
+def _seams_at_ends(at: Range, whole: int, cross_fade: int = 0) -> list[Seam]:
+    """The seams of a range whose rows were changed in their place, in a clip of `whole` token frames."""
+    found = [Seam(at.start, at.start + cross_fade)] if at.start else []
+    return found + ([Seam(at.stop - cross_fade, at.stop)] if at.stop < whole else [])
 
 
 def repeated(tokens: TokenSet, part: Range, times: int, *, cross_fade: int = 0, name: str | None = None) -> Edit:
@@ -342,8 +394,7 @@ def exchanged(tokens: TokenSet, one: Range, other: Range, layers: Sequence[int])
         edit = joined(tokens, tokens.names[mine.clip], [whole])
         edit.rows[mine.start : mine.stop, list(layers)] = rows_of(tokens, theirs)[:, list(layers)]
         edit.sources = (mine.clip, theirs.clip)
-        ends = ((mine.start, 0), (mine.stop, len(whole)))
-        edit.seams = [Seam(at, at) for at, end in ends if at != end]
+        edit.seams = _seams_at_ends(mine, len(whole))
         edits.append(edit)
     return edits
 
@@ -385,6 +436,7 @@ def write_edited(
         _need_codes(tokens, "layers")
         if not 1 <= keep_layers <= tokens.width:
             raise UsageError(f"--keep {keep_layers}: the file has {tokens.width} layers", file=tokens.path)
+        tokens.header.check_layers(keep_layers)
     tokens.check()
     number = {name: clip for clip, name in enumerate(tokens.names)}
     edited = {edit.name: edit for edit in edits}

@@ -76,12 +76,16 @@ class TopCode:
 
 @dataclass(frozen=True)
 class LayerUsage:
-    """How one layer's codebook is used: `counts` [K] int64 and what follows from them."""
+    """How one layer's codebook is used: `counts` [K] int64 and what follows from them.
+
+    part  of a product: the group of channels, or body part, whose codebook it is
+    """
 
     layer: int
     counts: np.ndarray
     transitions: Transitions | None = None
     nearest: NearestPair | None = None
+    part: str | None = None
 
     @property
     def codebook_size(self) -> int:
@@ -148,7 +152,18 @@ class LayerUsage:
 
     def to_json(self, top: int) -> dict[str, Any]:
         """Plain values; `counts` is the whole histogram."""
-        names = ["layer", "codebook_size", "tokens", "used", "usage", "perplexity", "bits", "bigram_bits", "status"]
+        names = [
+            "layer",
+            "part",
+            "codebook_size",
+            "tokens",
+            "used",
+            "usage",
+            "perplexity",
+            "bits",
+            "bigram_bits",
+            "status",
+        ]
         return {name: getattr(self, name) for name in names} | {
             "dead": len(self.dead_codes),
             "transitions": None if self.transitions is None else vars(self.transitions),
@@ -263,7 +278,7 @@ class CodebookReport:
     def _smaller(self, layers: list[LayerUsage]) -> str:
         """Fewer layers where only the last ones are poor, else fewer codes."""
         first = layers[0].layer
-        if first > 0 and layers == self.layers[first:]:
+        if first > 0 and layers == self.layers[first:] and layers[0].part == self.layers[0].part:
             return f"fewer layers (--set bottleneck.num_quantizers={first})"
         size = 1 << max(1, (max(layer.used for layer in layers) - 1).bit_length())
         return f"a smaller codebook (--set bottleneck.codebook_size={size})"
@@ -409,6 +424,11 @@ def _token_source(tokens: TokenSet) -> Source:
     )
 
 
+def _part(parts: tuple[str, ...], layer: int) -> str | None:
+    """Whose codes stand in a column."""
+    return parts[layer % len(parts)] if parts else None
+
+
 def inspect_tokens(tokens: TokenSet) -> CodebookReport:
     """Usage of an open tokens.h5."""
     codebooks = tokens.codebooks
@@ -420,7 +440,7 @@ def inspect_tokens(tokens: TokenSet) -> CodebookReport:
     tokens.verify()
     nearest = nearest_pairs(codebooks) or [None] * len(counters)  # tokens imported without their codebooks
     layers = [
-        LayerUsage(layer, counter.counts(), counter.transitions(), near)
+        LayerUsage(layer, counter.counts(), counter.transitions(), near, _part(tokens.header.parts, layer))
         for layer, (counter, near) in enumerate(zip(counters, nearest, strict=True))
     ]
     return CodebookReport(_token_source(tokens), layers)
@@ -484,7 +504,7 @@ def inspect_run(tokenizer: TokenizerFile) -> CodebookReport | LatentReport:
         raise DataError("its code vectors are not finite; the run diverged, so train again", file=path)
     nearest = nearest_pairs(codebooks) or [None] * len(counts)  # an implicit codebook (FSQ) has no tensors
     layers = [
-        LayerUsage(layer, count.astype(np.int64), None, near)
+        LayerUsage(layer, count.astype(np.int64), None, near, _part(tokenizer.parts, layer))
         for layer, (count, near) in enumerate(zip(counts, nearest, strict=True))
     ]
     return CodebookReport(source, layers)

@@ -44,6 +44,25 @@ def column_names(layout: str, dim: int, joints: Sequence[str] | None = None) -> 
     return names + [f"contact.{foot}" for foot in ("left_ankle", "left_toe", "right_ankle", "right_toe")]
 
 
+def joint_columns(layout: str, dim: int, feet: Sequence[int] = ()) -> list[list[int]]:
+    """The columns that tell of each joint, the root's own group of joint 0; [] where the layout knows no joints.
+
+    `feet`: the joints of the four contacts; empty: they are joint 0's.
+    """
+    if layout == "positions" and dim % 3 == 0:
+        return [[*range(start, start + 3)] for start in range(0, dim, 3)]
+    groups = column_groups(layout, dim)
+    if not groups:
+        return []
+    found = [[*range(dim)[groups["root"]]], *([] for _ in range((dim + 1) // 12 - 1))]
+    for name, width, first in (("positions", 3, 1), ("rotations", 6, 1), ("velocities", 3, 0)):
+        for joint, start in enumerate(range(groups[name].start, groups[name].stop, width), first):
+            found[joint] += range(start, start + width)
+    for joint, column in zip(feet or [0] * 4, range(dim)[groups["contacts"]], strict=True):
+        found[joint].append(column)
+    return found
+
+
 def resolve_columns(key: str, layout: str, dim: int) -> slice:
     """The columns that `key` means: a group of the layout, an index "7" or a half-open range "3:44".
 

@@ -70,6 +70,12 @@ class TokenizerFile:
             _update(digest, name, self.tensors[name])
         return digest.hexdigest()
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of a product's groups, as in TokenHeader; () of other tokenizers."""
+        groups = self.config.get("bottleneck", {}).get("groups", 0)
+        return tuple(sorted(self.config["model"].get("parts", ()))) or tuple(f"group{n}" for n in range(groups))
+
     def _plain(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in IDENTITY}
 
@@ -225,6 +231,11 @@ def _header_fault(file: TokenizerFile) -> str:
         return f"its downsample is {file.downsample!r}"
     if not isinstance(sizes, list) or not all(type(size) is int and 0 < size < 2**32 for size in sizes):
         return f"its codebook_sizes are {sizes!r}"
+    parts, groups = file.config.get("model", {}).get("parts", {}), file.config.get("bottleneck", {}).get("groups", 0)
+    if type(groups) is not int or not isinstance(parts, dict) or (parts and groups != len(parts)):
+        return f"its groups are {groups!r} and its parts {parts!r}"
+    if groups < 0 or groups > len(sizes) or (groups and len(sizes) % groups):
+        return f"its {groups} groups do not fit its {len(sizes)} codebooks"
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         return f"its codebook_keys are {keys!r}"
     return ""

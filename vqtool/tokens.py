@@ -16,7 +16,7 @@ import numpy as np
 
 import vqtool
 from vqtool.companions import Companions, read_companions
-from vqtool.errors import DataError
+from vqtool.errors import DataError, UsageError
 from vqtool.flat import FlatReader, FlatWriter
 from vqtool.hdf5 import attribute, open_hdf5
 from vqtool.publish import publish
@@ -45,6 +45,7 @@ class TokenHeader:
     codebook_sizes  K of each layer; empty for latents
     tokenizer_id    SHA-256 of the weights, config and statistics that made the tokens
     numerics        "stable", "fast" or "float64": how the codes were decided
+    parts           of a product's tokens: the name of each group; column q G + g is layer q of group g. Else empty
     """
 
     dim: int
@@ -56,6 +57,20 @@ class TokenHeader:
     numerics: str
     source: str
     codebook_sizes: tuple[int, ...] = ()
+    parts: tuple[str, ...] = ()
+
+    def columns_of(self, part: str) -> list[int]:
+        """The columns that hold the codes of a part; UsageError naming those there are."""
+        if part not in self.parts:
+            known = f"there are {', '.join(self.parts)}" if self.parts else "these tokens have none"
+            raise UsageError(f"no part {part!r}; {known}")
+        return [*range(self.parts.index(part), len(self.codebook_sizes), len(self.parts))]
+
+    def check_layers(self, columns: int) -> None:
+        """UsageError where the first columns are no whole layers: each layer has one for every part."""
+        if columns % max(1, len(self.parts)):
+            what = f"{columns} layers: they come {len(self.parts)} at a time, one for each part"
+            raise UsageError(f"{what} ({', '.join(self.parts)}); take a multiple of {len(self.parts)}")
 
 
 def code_dtype(codebook_sizes: Sequence[int]) -> np.dtype:
@@ -130,6 +145,9 @@ def _create(
             flat.array(name, value)
         attrs: dict[str, Any] = asdict(header) | {"vqtool_version": vqtool.__version__}
         attrs["codebook_sizes"] = np.array(header.codebook_sizes, dtype="<i8")
+        attrs["parts"] = ",".join(header.parts)
+        if not header.parts:
+            del attrs["parts"]
         if not codebooks and kind == "tokens":
             attrs["without_codebooks"] = 1
         flat.close(names, offsets, attrs)
@@ -212,6 +230,7 @@ class TokenSet:
                 numerics=str(flat.attrs["numerics"]),
                 source=str(flat.attrs["source"]),
                 codebook_sizes=tuple(int(size) for size in flat.attrs["codebook_sizes"]),
+                parts=tuple(str(flat.attrs["parts"]).split(",")) if "parts" in flat.attrs else (),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"its attributes are incomplete ({error}); the file is damaged", file=self.path) from error
@@ -228,6 +247,8 @@ class TokenSet:
             raise DataError("does not hold unsigned integers; the file is damaged", file=self.path, dataset="codes")
         if not self.is_latents and not 0 < len(header.codebook_sizes) == self.width:
             raise DataError("does not fit codebook_sizes; the file is damaged", file=self.path, dataset="codes")
+        if header.parts and (self.width % len(header.parts) or len(set(header.parts)) < len(header.parts)):
+            raise DataError("does not fit its parts; the file is damaged", file=self.path, dataset="codes")
 
     def __len__(self) -> int:
         return len(self.names)

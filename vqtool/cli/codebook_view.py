@@ -124,10 +124,14 @@ def _codebook(report: CodebookReport, top: int, draw: Drawing) -> Iterator[Rende
 
 
 def _layer_table(report: CodebookReport) -> Table:
-    table = _table("layer", "K", "used", "usage %", "perplexity", "bits", "dead", "bigram bits")
+    named = report.layers[0].part is not None
+    table = _table(
+        "layer", *(["part"] if named else []), "K", "used", "usage %", "perplexity", "bits", "dead", "bigram bits"
+    )
     for layer in report.layers:
         table.add_row(
             str(layer.layer),
+            *([layer.part] if named else []),
             f"{layer.codebook_size:,}",
             f"{layer.used:,}",
             f"{math.floor(1000 * layer.usage) / 10:.1f}",

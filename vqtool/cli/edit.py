@@ -143,6 +143,10 @@ def replace(
     clip: Annotated[str, typer.Option("--clip", help="The clip to change.")],
     at: Annotated[str, typer.Option("--at", metavar="FROM:TO", help="What of it is replaced.")],
     by: Annotated[str, typer.Option("--with", metavar="RANGE", help="By what, of any length.")],
+    part: Annotated[
+        list[str] | None,
+        typer.Option("--part", help="Only the codes of this body part, by a range of the same length; repeatable."),
+    ] = None,
     cross_fade: Fade = "0",
     name: Name = None,
     only: Only = False,
@@ -151,7 +155,7 @@ def replace(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Replace a part of a clip by a part of another, or of itself.
+    """Replace a part of a clip by a part of another, or of itself; of a body part's codes alone with --part.
 
     Example: vqtool edit replace tokens.h5 --clip walk_01 --at 12:20 --with run_03@0:8 -o edited.h5
     """
@@ -159,9 +163,11 @@ def replace(
 
     def make(clips: TokenSet) -> list[Edit]:
         where, other = parse_span(clips, find_clip(clips, clip), at), parse_range(clips, by)
-        return [replaced(clips, where, other, cross_fade=parse_length(clips, cross_fade), name=_new(clips, name))]
+        fade = parse_length(clips, cross_fade)
+        return [replaced(clips, where, other, cross_fade=fade, name=_new(clips, name), parts=part or ())]
 
-    _Job(tokens, output, only, run, force, as_json, quiet).do(f"replace {clip}@{at} by {by}", make)
+    what = f"{', '.join(part)} of " if part else ""
+    _Job(tokens, output, only, run, force, as_json, quiet).do(f"replace {what}{clip}@{at} by {by}", make)
 
 
 @edit.command("splice")

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 def train(
     motion: Motions,
     output: Annotated[Path, typer.Option("-o", "--output", help="The run folder to make.")],
-    model: Annotated[str | None, typer.Option("--model", help="vae, vq, rvq or fsq.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="vae, vq, rvq, fsq or product.")] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="A published recipe: t2m-gpt, momask or mld-vae.")
+    ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Training steps.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings from a TOML file.", readable=False)] = None,
     assignments: Annotated[
@@ -54,11 +57,13 @@ def train(
     """Train a tokenizer on motion files.
 
     The run folder holds tokenizer.safetensors (all that encode and decode need), config.toml, metrics.jsonl and
-    checkpoints. Options beat --set, --set beats VQTOOL_SECTION_KEY variables, these beat --config.
+    checkpoints. Options beat --set, --set beats VQTOOL_SECTION_KEY variables, these beat --config, and that
+    beats --preset.
 
     Example: vqtool train sample_data/wrist_imu.h5 -o runs/imu --model rvq --steps 300
     """
-    from vqtool.config import build_config, read_assignments, read_environment, read_toml
+    from vqtool import presets
+    from vqtool.config import build_config, read_assignments, read_environment, read_run, read_toml
     from vqtool.store import MotionSet
 
     given = {
@@ -70,7 +75,8 @@ def train(
     }
     begun = output / "config.toml"
     layers = [
-        read_toml(begun) if resume and begun.exists() else {},
+        presets.preset(preset) if preset is not None else {},
+        read_run(begun) if resume and begun.exists() else {},
         read_toml(config) if config is not None else {},
         read_environment(),
         read_assignments(assignments or []),
@@ -124,9 +130,11 @@ class _Report:
 def _show_plan(config: Config, motion: MotionSet, as_json: bool) -> None:
     import torch
 
+    from vqtool.body_parts import with_parts
     from vqtool.nn.model import build_model
     from vqtool.nn.trainer import split_clips
 
+    config = with_parts(config, motion)
     with torch.device("meta"):
         parameters = sum(p.numel() for p in build_model(config, motion.dim).parameters())
     split = split_clips(motion, config.data.val_fraction, config.data.seed)

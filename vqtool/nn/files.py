@@ -1,10 +1,12 @@
-"""encode_file() and decode_file(): motion.h5 to tokens.h5 and back, in memory that does not grow with the files.
+"""encode_file(), decode_file() and sample_file(): motion.h5 to tokens.h5 and back, in memory that does not grow.
 
 Killed and begun again, they go on from the parts that are done (see parts.py), to the same bytes.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,11 @@ import numpy as np
 import torch
 
 import vqtool
+from vqtool.companions import Companions
 from vqtool.errors import UsageError
 from vqtool.nn.codec import Codec, Progress, Span
 from vqtool.parts import keep_parts
+from vqtool.skeleton import Skeleton
 from vqtool.store import MotionSet, create_motion
 from vqtool.tokens import TokenHeader, TokenSet, code_dtype, create_latents, create_tokens
 
@@ -54,6 +58,7 @@ def _header(codec: Codec, source: str, num_quantizers: int) -> TokenHeader:
         source=source,
         dim=info.dim,
         codebook_sizes=tuple(info.codebook_sizes[:num_quantizers]),
+        parts=info.parts,
     )
 
 
@@ -144,6 +149,7 @@ def decode_file(
     if num_quantizers is not None and (tokens.is_latents or not 1 <= num_quantizers <= tokens.width):
         have = 0 if tokens.is_latents else tokens.width
         raise UsageError(f"--num-quantizers {num_quantizers}: the file has {have} layers", file=tokens.path)
+    tokens.header.check_layers(tokens.width if num_quantizers is None else num_quantizers)
     if sample_seed is not None and not tokens.is_latents:
         raise UsageError("--sample is for the latents of a VAE; these are codes", file=tokens.path)
     tokens.check()
@@ -156,6 +162,83 @@ def decode_file(
             return rows
         return rows + np.exp(tokens.rows("logvar", first, last) / 2) * _noise(sample_seed, first, last, tokens.width)
 
+    key = {"what": "decode", "tokens": tokens.identity, "layers": num_quantizers, "seed": sample_seed}
+    return _write_motion(
+        codec,
+        out,
+        tokens.names,
+        tokens.num_frames,
+        read,
+        key,
+        source=tokens.path.name,
+        companions=tokens.companions,
+        force=force,
+        progress=progress,
+    )
+
+
+def sample_file(
+    codec: Codec,
+    out: Path,
+    *,
+    clips: int,
+    num_frames: int,
+    seed: int = 0,
+    temperature: float = 1.0,
+    body: Skeleton | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Decoded:
+    """Decode z ~ N(0, temperature^2 I), drawn by itself for every token frame, to clips sample_0001 and on.
+
+    z of token frame i of clip n is that of row n * L + i of the seed, so more clips begin with the same ones. `body` is
+    the skeleton that the clips get. Raises UsageError for a tokenizer that has codes.
+    """
+    if not codec.model.is_vae:
+        what = f"is a tokenizer of {codec.info.config['model']['bottleneck']}, whose codes need a model of tokens"
+        raise UsageError(f"{what} (see examples/text_to_motion); only a VAE can be sampled", file=codec.info.path)
+    if not 0 <= temperature < math.inf:
+        raise UsageError(f"--temperature is a number from 0 on, not {temperature}")
+    length = -(-num_frames // codec.downsample)
+
+    def read(clip: int, start: int, stop: int) -> np.ndarray:
+        first = clip * length
+        return temperature * _noise(seed, first + start, first + stop, codec._vae.dim)
+
+    companions = Companions(
+        bodies=() if body is None else (body,), body_of=None if body is None else np.zeros(clips, np.int64)
+    )
+    names = [f"sample_{number:04d}" for number in range(1, clips + 1)]
+    key = {"what": "sample", "clips": clips, "frames": num_frames, "seed": seed, "temperature": temperature}
+    return _write_motion(
+        codec,
+        out,
+        names,
+        np.full(clips, num_frames),
+        read,
+        key,
+        source=f"sample --seed {seed} --temperature {temperature:g}",
+        companions=companions,
+        force=force,
+        progress=progress,
+    )
+
+
+def _write_motion(
+    codec: Codec,
+    out: Path,
+    names: Sequence[str],
+    lengths: np.ndarray,
+    read: Callable[[int, int, int], np.ndarray],
+    key: dict[str, Any],
+    *,
+    source: str,
+    companions: Companions,
+    force: bool,
+    progress: Progress | None,
+) -> Decoded:
+    """Write the motion of clips of those lengths; read(clip, start, stop) gives rows, `key` is what they depend on."""
+
     def decode(spans: list[Span]) -> dict[str, np.ndarray]:
         rows = {}
         for span, frames in codec.decode_spans(spans, read):
@@ -164,23 +247,22 @@ def decode_file(
                 progress(len(rows[span]))
         return {"frames": np.concatenate([rows[span] for span in spans])}
 
-    total = int(tokens.num_frames.sum())
+    total = int(lengths.sum())
     row_bytes = 4 * codec.info.dim * codec.downsample
-    key = {"what": "decode", "tokens": tokens.identity, "layers": num_quantizers, "seed": sample_seed}
     output = create_motion(
         out,
         dim=codec.info.dim,
-        fps=tokens.header.fps,
-        layout=tokens.header.layout,
-        source=tokens.path.name,
+        fps=codec.info.fps,
+        layout=codec.info.layout,
+        source=source,
         total_frames=total,
         force=force,
     )
-    several = tokens.num_tokens > codec.part_tokens(row_bytes)
+    several = int((-(-lengths // codec.downsample)).sum()) > codec.part_tokens(row_bytes)
     with keep_parts(out, key | _key(codec) | _machine(codec), several=several) as parts, output as writer:
-        writer.companions = tokens.companions
+        writer.companions = companions
         done = 0  # clips that are complete
-        for number, spans in enumerate(codec.parts(tokens.num_frames, row_bytes)):
+        for number, spans in enumerate(codec.parts(lengths, row_bytes)):
             part = parts.load(number)
             if part is None:
                 part = parts.save(number, decode(spans))
@@ -189,13 +271,13 @@ def decode_file(
             first = 0
             for span in spans:
                 while done < span.clip:
-                    writer.end_clip(tokens.names[done])
+                    writer.end_clip(names[done])
                     done += 1
                 writer.extend(part["frames"][first : first + codec.num_frames(span)])
                 first += codec.num_frames(span)
-        for name in tokens.names[done:]:
+        for name in names[done:]:
             writer.end_clip(name)
-    return Decoded(len(tokens), total, parts.found)
+    return Decoded(len(names), total, parts.found)
 
 
 def _noise(seed: int, first: int, last: int, width: int) -> np.ndarray:

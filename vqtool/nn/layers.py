@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqtool.config import ModelConfig
 from vqtool.errors import UsageError
+from vqtool.nn.bottlenecks.base import Draws
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
@@ -61,18 +63,35 @@ class Conv(Layer):
         return first * self.down - self.left, last * self.down - self.left + window
 
 
-class Residual(Layer):
-    """x + conv1(act(conv3(act(x)))), the block of T2M-GPT's and MoMask's networks."""
+class Dropout(nn.Module):
+    """In training a share of the values is 0 and the rest larger by as much; the draws are in the state."""
 
-    def __init__(self, width: int, dilation: int, activation: str, causal: bool) -> None:
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+        self.draws = Draws(int(torch.randint(2**62, (), device="cpu")))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same."""
+        if not self.training:
+            return x
+        kept = torch.rand(x.shape, generator=self.draws.generator()) >= self.share
+        return x * (kept.to(x) / (1 - self.share))
+
+
+class Residual(Layer):
+    """x + drop(conv1(act(conv3(act(x))))), the block of T2M-GPT's and MoMask's networks."""
+
+    def __init__(self, width: int, dilation: int, activation: str, causal: bool, dropout: float = 0.0) -> None:
         super().__init__()
         self.act = ACTIVATIONS[activation]()
         self.wide = Conv(width, width, 3, dilation=dilation, causal=causal)
         self.mix = Conv(width, width, 1, causal=causal)
+        self.drop = Dropout(dropout) if dropout > 0 else nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """[B, C, T] -> the same shape."""
-        return x + self.mix(self.act(self.wide(self.act(x), mask)), mask)
+        return x + self.drop(self.mix(self.act(self.wide(self.act(x), mask)), mask))
 
     def reach(self, first: int, last: int) -> tuple[int, int]:
         """As the wide convolution's."""
@@ -160,87 +179,79 @@ class Stack(nn.Module):
         return first, last
 
 
-def _residuals(width: int, depth: int, growth: int, activation: str, causal: bool) -> list[Layer]:
+class PartEncoder(nn.Module):
+    """Stacks of one architecture side by side: each sees its own columns and gives its own channels."""
+
+    def __init__(self, stacks: Iterable[Stack], columns: Iterable[Sequence[int]]) -> None:
+        super().__init__()
+        self.stacks = nn.ModuleList(stacks)
+        for number, own in enumerate(columns):
+            self.register_buffer(f"columns_{number}", torch.tensor(own), persistent=False)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[B, T, D] -> [B, T', C], the channels of the first stack first."""
+        own = [x[..., self.get_buffer(f"columns_{number}")] for number in range(len(self.stacks))]
+        return torch.cat([stack(columns, mask) for stack, columns in zip(self.stacks, own, strict=True)], -1)
+
+    def reach(self, first: int, last: int) -> tuple[int, int]:
+        """As that of any of them."""
+        stack = self.stacks[0]
+        assert isinstance(stack, Stack)
+        return stack.reach(first, last)
+
+
+def _residuals(config: ModelConfig) -> list[Layer]:
     """`depth` residual blocks, the widest dilation first (growth 3, depth 3: dilations 9, 3, 1)."""
-    return [Residual(width, growth**i, activation, causal) for i in reversed(range(depth))]
+    dilations = [config.dilation_growth**i for i in reversed(range(config.depth))]
+    options = config.activation, config.causal, config.dropout
+    return [Residual(config.width, dilation, *options) for dilation in dilations]
 
 
-def _halvings(downsample: int) -> int:
-    if downsample not in (1, 2, 4, 8):
-        raise UsageError(f"model.downsample is 1, 2, 4 or 8, not {downsample}")
-    return downsample.bit_length() - 1
+def _halvings(config: ModelConfig) -> int:
+    """How often the rate is halved; UsageError for options that are none."""
+    if config.downsample not in (1, 2, 4, 8):
+        raise UsageError(f"model.downsample is 1, 2, 4 or 8, not {config.downsample}")
+    if config.activation not in ACTIVATIONS:
+        raise UsageError(f"model.activation is one of {', '.join(ACTIVATIONS)}, not {config.activation!r}")
+    if config.downsampling not in ("fold", "strided"):
+        raise UsageError(f"model.downsampling is 'fold' or 'strided', not {config.downsampling!r}")
+    return config.downsample.bit_length() - 1
 
 
-def check_options(activation: str, downsampling: str) -> None:
-    """UsageError for an unknown activation or way of downsampling."""
-    if activation not in ACTIVATIONS:
-        raise UsageError(f"model.activation is one of {', '.join(ACTIVATIONS)}, not {activation!r}")
-    if downsampling not in ("fold", "strided"):
-        raise UsageError(f"model.downsampling is 'fold' or 'strided', not {downsampling!r}")
-
-
-def build_encoder(
-    dim: int,
-    latent_dim: int,
-    *,
-    width: int,
-    depth: int,
-    downsample: int,
-    dilation_growth: int,
-    activation: str,
-    causal: bool,
-    downsampling: str,
-) -> Stack:
+def build_encoder(dim: int, config: ModelConfig) -> Stack:
     """Motion [B, T, D] -> latents [B, T / downsample, C].
 
     "strided": halve the rate by stride-2 convolutions, `depth` residual blocks after each (T2M-GPT's network).
     "fold": lay `downsample` frames side by side, one linear layer, then `depth` residual blocks at the token rate.
     """
-    check_options(activation, downsampling)
-    halvings = _halvings(downsample)
+    width, causal = config.width, config.causal
+    halvings = _halvings(config)
     layers: list[Layer]
-    if downsampling == "fold":
-        layers = [Fold(downsample), Conv(dim * downsample, width, 1, causal=causal)]
-        layers += _residuals(width, depth, dilation_growth, activation, causal)
+    if config.downsampling == "fold":
+        layers = [Fold(config.downsample), Conv(dim * config.downsample, width, 1, causal=causal), *_residuals(config)]
     else:
-        layers = [Conv(dim, width, 3, causal=causal), Activation(activation)]
+        layers = [Conv(dim, width, 3, causal=causal), Activation(config.activation)]
         for _ in range(halvings):
-            layers.append(Conv(width, width, 4, stride=2, causal=causal))
-            layers += _residuals(width, depth, dilation_growth, activation, causal)
+            layers += [Conv(width, width, 4, stride=2, causal=causal), *_residuals(config)]
         if halvings == 0:
-            layers += _residuals(width, depth, dilation_growth, activation, causal)
-    return Stack([*layers, Conv(width, latent_dim, 3, causal=causal)])
+            layers += _residuals(config)
+    return Stack([*layers, Conv(width, config.latent_dim, 3, causal=causal)])
 
 
-def build_decoder(
-    dim: int,
-    latent_dim: int,
-    *,
-    width: int,
-    depth: int,
-    downsample: int,
-    dilation_growth: int,
-    activation: str,
-    causal: bool,
-    downsampling: str,
-) -> Stack:
+def build_decoder(dim: int, config: ModelConfig) -> Stack:
     """Latents [B, L, C] -> motion [B, L * downsample, D]; the mirror image of the encoder."""
-    check_options(activation, downsampling)
-    halvings = _halvings(downsample)
-    layers: list[Layer]
-    if downsampling == "fold":
-        layers = [Conv(latent_dim, width, 3, causal=causal)]
-        layers += _residuals(width, depth, dilation_growth, activation, causal)
-        return Stack(
-            [*layers, Activation(activation), Conv(width, dim * downsample, 1, causal=causal), Unfold(downsample)]
-        )
-    layers = [Conv(latent_dim, width, 3, causal=causal), Activation(activation)]
+    width, causal = config.width, config.causal
+    halvings = _halvings(config)
+    layers: list[Layer] = [Conv(config.latent_dim, width, 3, causal=causal)]
+    if config.downsampling == "fold":
+        layers += [*_residuals(config), Activation(config.activation)]
+        return Stack([*layers, Conv(width, dim * config.downsample, 1, causal=causal), Unfold(config.downsample)])
+    layers += [Activation(config.activation)]
     for _ in range(halvings):
-        layers += _residuals(width, depth, dilation_growth, activation, causal)
-        layers += [Double(), Conv(width, width, 3, causal=causal)]
+        layers += [*_residuals(config), Double(), Conv(width, width, 3, causal=causal)]
     if halvings == 0:
-        layers += _residuals(width, depth, dilation_growth, activation, causal)
-    layers += [Conv(width, width, 3, causal=causal), Activation(activation)]
+        layers += _residuals(config)
+    layers += [Conv(width, width, 3, causal=causal), Activation(config.activation)]
     return Stack([*layers, Conv(width, dim, 3, causal=causal)])
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vqtool.config import Config
+from vqtool.body_parts import part_columns
+from vqtool.config import Config, ModelConfig
+from vqtool.errors import UsageError
 from vqtool.nn.bottlenecks import Bottleneck, BottleneckOutput, build_bottleneck
+from vqtool.nn.bottlenecks.product import ProductVQ, channels_of
 from vqtool.nn.bottlenecks.vae import GaussianBottleneck
-from vqtool.nn.layers import Stack, build_decoder, build_encoder, frame_mask, token_mask
+from vqtool.nn.layers import PartEncoder, Stack, build_decoder, build_encoder, frame_mask, token_mask
 from vqtool.stats import ColumnStats
 
 
@@ -54,7 +58,12 @@ class MotionTokenizer(nn.Module):
     """
 
     def __init__(
-        self, encoder: Stack, bottleneck: Bottleneck, decoder: Stack, normalizer: Normalizer, downsample: int
+        self,
+        encoder: Stack | PartEncoder,
+        bottleneck: Bottleneck,
+        decoder: Stack,
+        normalizer: Normalizer,
+        downsample: int,
     ) -> None:
         super().__init__()
         self.normalizer = normalizer
@@ -112,19 +121,21 @@ class MotionTokenizer(nn.Module):
 def build_model(config: Config, dim: int) -> MotionTokenizer:
     """An untrained tokenizer of motion with `dim` columns; the same seed gives the same weights."""
     model = config.model
-    options: dict[str, Any] = {
-        "width": model.width,
-        "depth": model.depth,
-        "downsample": model.downsample,
-        "dilation_growth": model.dilation_growth,
-        "activation": model.activation,
-        "causal": model.causal,
-        "downsampling": model.downsampling,
-    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        encoder = build_encoder(dim, model.latent_dim, **options)
+        encoder = _part_encoder(dim, model) if model.parts else build_encoder(dim, model)
         bottleneck = build_bottleneck(model.bottleneck, model.latent_dim, config.bottleneck)
-        decoder = build_decoder(dim, model.latent_dim, **options)
+        decoder = build_decoder(dim, model)
+    if model.parts and (not isinstance(bottleneck, ProductVQ) or len(bottleneck.groups) != len(model.parts)):
+        raise UsageError(f"bottleneck.groups is {config.bottleneck.get('groups')}; model.parts has {len(model.parts)}")
     bottleneck.draws.state[0] = config.train.seed
     return MotionTokenizer(encoder, bottleneck, decoder, Normalizer(dim), model.downsample)
+
+
+def _part_encoder(dim: int, model: ModelConfig) -> PartEncoder:
+    """A network for each body part, as many channels as its group has; narrower, so that all cost as much as one."""
+    count = len(model.parts)
+    columns = part_columns(model.parts, dim)
+    width = 8 * math.ceil(model.width / math.sqrt(count) / 8)
+    each = [replace(model, width=width, latent_dim=channels) for channels in channels_of(model.latent_dim, count)]
+    return PartEncoder([build_encoder(len(own), one) for own, one in zip(columns, each, strict=True)], columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import itertools
 import json
 import math
 import time
@@ -19,10 +20,10 @@ from torch import Tensor
 
 import vqtool
 from vqtool import signals
+from vqtool.body_parts import with_parts
 from vqtool.codebook import perplexity
-from vqtool.config import Config, build_config, differences, read_toml, to_toml
+from vqtool.config import Config, build_config, differences, read_run, to_toml
 from vqtool.errors import DataError, DivergedError, InterruptedRun, OutputError, ResumeError, StorageError
-from vqtool.motion import resolve_columns
 from vqtool.nn.bottlenecks import bottleneck_options
 from vqtool.nn.checkpoint import (
     from_numpy,
@@ -35,8 +36,10 @@ from vqtool.nn.checkpoint import (
 )
 from vqtool.nn.codec import Codec, pick_device
 from vqtool.nn.evaluation import Evaluation, evaluate
-from vqtool.nn.losses import column_weights, reconstruction, velocity
+from vqtool.nn.layers import token_mask
+from vqtool.nn.losses import MotionLoss
 from vqtool.nn.model import build_model
+from vqtool.nn.principal import start_from_components, starts_from_components
 from vqtool.nn.windows import WindowSampler
 from vqtool.publish import lock, publish_bytes, remove_folder, remove_leftovers, sync
 from vqtool.splits import SPLITS, hashed_splits
@@ -46,7 +49,7 @@ from vqtool.tokenizer_file import NAME
 
 METRICS = "metrics.jsonl"
 LOG_EVERY = 50  # steps between two training lines of metrics.jsonl
-INIT_SAMPLES = 16384  # encoder outputs that k-means sees at least
+INIT_SAMPLES = 16384  # token frames that principal components and k-means see at least
 LOW_USAGE = 0.2
 
 
@@ -107,7 +110,7 @@ def check_run(run: Path, config: Config, *, resume: bool, force: bool) -> None:
     if run.exists() and not run.is_dir():
         raise OutputError("exists and is no folder; choose another -o", file=run)
     if (run / "config.toml").exists() and resume:
-        before = build_config(read_toml(run / "config.toml"))
+        before = _written_out(build_config(read_run(run / "config.toml")))
         if changed := differences(before, config):
             raise ResumeError(f"was begun with another config: {'; '.join(changed)}", file=run)
         return
@@ -147,9 +150,7 @@ def train(
     DivergedError at the first loss that is not finite, InterruptedRun after saving when a signal asked for it
     (within a `vqtool.signals.StopRequest`).
     """
-    options = bottleneck_options(config.model.bottleneck, config.bottleneck)
-    # Written out in full: a later default must not change what this run is.
-    config = replace(config, bottleneck={name: value for name, value in options.items() if value is not None})
+    config = _written_out(with_parts(config, motion))
     try:
         run.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -161,6 +162,12 @@ def train(
         training = _Training(config, motion, run, report, device)
         begin_run(run, config, resume=resume)
         return training.run_all()
+
+
+def _written_out(config: Config) -> Config:
+    """With all options of the bottleneck: a later default must not change what a run is."""
+    options = bottleneck_options(config.model.bottleneck, config.bottleneck)
+    return replace(config, bottleneck={name: value for name, value in options.items() if value is not None})
 
 
 class _Training:
@@ -197,8 +204,10 @@ class _Training:
             betas=(settings.betas[0], settings.betas[1]),
             weight_decay=settings.weight_decay,
         )
-        groups = [(resolve_columns(k, motion.layout, motion.dim), v) for k, v in config.loss.columns.items()]
-        self.weights = column_weights(groups, self.model.normalizer.constant.cpu()).to(self.device)
+        self.loss = MotionLoss(config.loss, motion.layout, motion.dim, self.model.normalizer)
+        if self.loss.idle:
+            names = " and ".join(f"loss.{name}" for name in self.loss.idle)
+            self._warn(f"{names} has no part: layout {motion.layout} does not say where joints are")
         self.step = 0
         self.evaluated = 0  # the last step whose evaluation is in metrics.jsonl
 
@@ -210,7 +219,8 @@ class _Training:
         """Go on from the newest checkpoint to the last step, and write the tokenizer."""
         settings = self.config.train
         begin = time.monotonic()
-        self._restore()
+        if not self._restore() and self.config.train.start == "components" and starts_from_components(self.model):
+            self._start_from_components()
         first = self.step
         evaluation = None
         try:
@@ -264,16 +274,13 @@ class _Training:
         motion, mask = motion.to(self.device), mask.to(self.device)
         self.model.train()
         output, bottleneck = self.model(motion, visible, quantize=self.model.bottleneck.initialized)
-        target = self.model.normalizer(motion)
-        terms = {
-            "reconstruction": reconstruction(weights.reconstruction, output, target, mask, self.weights),
-            "velocity": velocity(weights.reconstruction, output, target, mask, self.weights),
-            **bottleneck.losses,
-        }
+        terms = self.loss(output, motion, mask) | bottleneck.losses
         kl_rise = min(1.0, (self.step + 1) / max(1.0, settings.steps * weights.kl_warmup))
         factors = {
             "reconstruction": 1.0,
             "velocity": weights.velocity,
+            "positions": weights.positions,
+            "joints": weights.joints,
             "commitment": weights.commitment,
             "codebook": weights.codebook,
             "kl": weights.kl * kl_rise,
@@ -295,12 +302,15 @@ class _Training:
         return loss.item(), {name: value.item() for name, value in terms.items()}
 
     def _lr(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, then cosine to zero or constant."""
+        """Learning rate of a step: linear warm-up, drops, and a cosine to zero or none."""
         settings = self.config.train
-        rise = min(1.0, (step + 1) / (settings.lr_warmup + 1))
+        rate = settings.lr * min(1.0, (step + 1) / (settings.lr_warmup + 1))
+        for share in settings.lr_drops:
+            if step >= share * settings.steps:
+                rate *= settings.lr_drop
         if settings.schedule == "constant":
-            return settings.lr * rise
-        return settings.lr * rise * (1 + math.cos(math.pi * step / settings.steps)) / 2
+            return rate
+        return rate * (1 + math.cos(math.pi * step / settings.steps)) / 2
 
     @torch.no_grad()
     def _follow_weights(self) -> None:
@@ -310,17 +320,36 @@ class _Training:
         for mine, theirs in zip(self.smooth.buffers(), self.model.buffers(), strict=True):
             mine.copy_(theirs)
 
+    def _extra_batches(self, wanted: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of motion and mask with so many token frames at least: windows that training itself does not see."""
+        found = 0
+        for number in itertools.count():
+            if found >= wanted:
+                return
+            signals.check()
+            motion, mask = self.sampler.batch(self.config.train.steps + number)
+            found += int(token_mask(mask, self.model.downsample).sum())
+            yield motion, mask
+
+    @torch.no_grad()
+    def _start_from_components(self) -> None:
+        """Begin as the principal components of the training clips."""
+        folded = []
+        for motion, mask in self._extra_batches(INIT_SAMPLES):
+            frames = self.model.normalizer(motion.to(self.device)).cpu().unflatten(1, (-1, self.model.downsample))
+            folded.append(frames[token_mask(mask, self.model.downsample)])
+        self.model.cpu()
+        start_from_components(self.model, torch.cat(folded), self.config.train.seed)
+        self.model.to(self.device)
+        self.smooth.load_state_dict(self.model.state_dict())
+
     @torch.no_grad()
     def _initialize_codebooks(self) -> None:
         """k-means on what the encoder gives now, from as many extra batches as it takes; interrupted, none of it."""
         self.model.eval()
-        wanted = max(INIT_SAMPLES, 8 * max(self.model.bottleneck.codebook_sizes))
         samples: list[Tensor] = []
-        while sum(map(len, samples)) < wanted:
-            # Steps beyond the last: windows of the same distribution that training does not see.
-            signals.check()
-            motion, mask = self.sampler.batch(self.config.train.steps + len(samples))
-            tokens = mask.view(len(mask), -1, self.model.downsample).any(2).to(self.device)
+        for motion, mask in self._extra_batches(max(INIT_SAMPLES, 8 * max(self.model.bottleneck.codebook_sizes))):
+            tokens = token_mask(mask, self.model.downsample).to(self.device)
             samples.append(self.model.latents(motion.to(self.device), tokens)[tokens])
         before = copy.deepcopy(self.model.bottleneck.state_dict())
         try:
@@ -395,7 +424,7 @@ class _Training:
         keep = self.config.train.keep_checkpoints
         save_checkpoint(self.run / "checkpoints", self.step, state, keep, device=self.device.type)
 
-    def _restore(self) -> None:
+    def _restore(self) -> bool:
         """Go on from the newest checkpoint, if there is one, and forget what was logged after it."""
         found = newest_checkpoint(self.run / "checkpoints", device=self.device.type)
         metrics = self.run / METRICS
@@ -418,6 +447,7 @@ class _Training:
             kept = [(line, record) for line, record in _records(metrics) if record["step"] <= self.step]
             publish_bytes(metrics, b"".join(line for line, _ in kept), force=True)
             self.evaluated = max((record["step"] for _, record in kept if record["split"] == "val"), default=0)
+        return found is not None
 
 
 def _records(metrics: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:

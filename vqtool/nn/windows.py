@@ -14,7 +14,7 @@ from vqtool.store import MotionSet
 
 
 class WindowSampler:
-    """Random windows of clips, every frame position alike likely; short clips come whole and masked.
+    """Random windows of clips, a clip as likely as it is long; short clips come whole and masked.
 
     `batch(step)` reads from disk and has no state, so that a resumed run sees what an uninterrupted one does.
     Clips without frames are left out; `empty` counts them.
@@ -29,20 +29,23 @@ class WindowSampler:
             raise DataError("has no clip with frames to train on", file=motion.paths[0])
         self._lengths = lengths[lengths > 0]
         self._window, self._batch_size, self._seed = window, batch_size, seed
-        starts = np.maximum(1, self._lengths - window + 1)  # window positions in each clip
-        self._ends = np.cumsum(starts)
+        self._starts = np.maximum(1, self._lengths - window + 1)  # window positions in each clip
+        self._ends = np.cumsum(self._lengths)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Motion [B, window, D] in raw units and mask [B, window] of one step."""
         random = np.random.Generator(np.random.Philox(key=[self._seed, 0], counter=[0, 0, 0, step]))
-        positions = random.integers(0, self._ends[-1], self._batch_size)
+        frames = random.integers(0, self._ends[-1], self._batch_size)
         motion = torch.zeros(self._batch_size, self._window, self._motion.dim)
         mask = torch.zeros(self._batch_size, self._window, dtype=torch.bool)
-        which = np.searchsorted(self._ends, positions, side="right")
-        for row, (index, position) in enumerate(zip(which, positions, strict=True)):
-            start = int(position - (self._ends[index - 1] if index else 0))
+        clips = np.searchsorted(self._ends, frames, side="right")
+        # Not every position of a window alike: then a clip hardly longer than a window would hardly be seen.
+        within = frames - (self._ends - self._lengths)[clips]
+        for row, (index, start) in enumerate(
+            zip(clips, within * self._starts[clips] // self._lengths[clips], strict=True)
+        ):
             count = min(self._window, int(self._lengths[index]))
-            frames = torch.from_numpy(self._motion.read(int(self._clips[index]), start, start + count))
-            motion[row] = pad_edge(frames, self._window)
+            found = self._motion.read(int(self._clips[index]), int(start), int(start) + count)
+            motion[row] = pad_edge(torch.from_numpy(found), self._window)
             mask[row, :count] = True
         return motion, mask

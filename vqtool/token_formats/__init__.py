@@ -126,6 +126,7 @@ def export_tokens(
     if tokens.is_latents:
         raise UsageError("holds the latents of a VAE, which are no tokens; a vq, rvq or fsq has them", file=tokens.path)
     sequences = sequences_for(format, tokens.header.codebook_sizes, options)
+    tokens.header.check_layers(sequences.layers)
     clips = selected(tokens.companions.splits, len(tokens), split, tokens.path)
     if format == "parquet":
         require_pyarrow()
@@ -206,6 +207,7 @@ class Reference:
             numerics="generated",
             source="[]",
             codebook_sizes=tuple(info.codebook_sizes),
+            parts=info.parts,
         )
         return cls(header, codebooks, str(info.path))
 
@@ -249,6 +251,7 @@ class ReadingOptions:
         sizes, count = header.codebook_sizes, self.num_quantizers
         if count is not None and not 1 <= count <= len(sizes):
             raise UsageError(f"--num-quantizers {count}: the tokenizer has {len(sizes)} layers")
+        header.check_layers(len(sizes[:count]))
         flatten = self.sequence.flatten
         if flatten is None and not (path.suffix == ".npy" and len(sizes[:count]) > 1):
             flatten = "interleaved"

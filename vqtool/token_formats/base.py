@@ -92,6 +92,9 @@ class Job:
         }
         header = asdict(self.tokens.header)
         header["codebook_sizes"] = list(self.tokens.header.codebook_sizes)
+        header["parts"] = list(self.tokens.header.parts)
+        if not header["parts"]:
+            del header["parts"]
         found: Card = {
             "kind": KIND,
             "schema_version": 1,
@@ -244,6 +247,7 @@ class Export:
             numbers = self.header.dim, self.header.downsample
             if not 1 <= min(numbers) <= max(numbers) <= MAX_ID or not 0 < self.header.fps < math.inf:
                 raise ValueError("fps, dim or downsample")
+            self.header.check_layers(self.sequences.layers)
             for record in self.records:
                 _typed(record["name"], str)
                 if not 0 <= _typed(record["num_frames"], int) < 1 << 40:
@@ -279,6 +283,7 @@ def header_of(card: Card) -> TokenHeader:
         numerics=str(card["numerics"]),
         source=str(card["source"]),
         codebook_sizes=sequences_of(card).sizes,
+        parts=tuple(_typed(part, str) for part in card.get("parts", ())),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from vqtool.errors import UsageError
 from vqtool.nn.bottlenecks.base import Bottleneck, BottleneckOutput
 from vqtool.nn.bottlenecks.fsq import FSQ
+from vqtool.nn.bottlenecks.product import ProductVQ
 from vqtool.nn.bottlenecks.rvq import ResidualVQ, VectorQuantizer
 from vqtool.nn.bottlenecks.vae import GaussianBottleneck
 
@@ -17,6 +18,7 @@ BOTTLENECKS: dict[str, type[Bottleneck]] = {
     "vq": VectorQuantizer,
     "rvq": ResidualVQ,
     "fsq": FSQ,
+    "product": ProductVQ,
 }
 
 __all__ = ["BOTTLENECKS", "Bottleneck", "BottleneckOutput", "bottleneck_options", "build_bottleneck"]

@@ -71,6 +71,13 @@ class Bottleneck(nn.Module):
     def initialize(self, latents: Tensor, batches: int = 1) -> None:
         """Fit the codebooks to encoder outputs [N, C] of that many batches."""
 
+    @torch.no_grad()
+    def start(self, spread: Tensor) -> None:
+        """Begin as the identity on the first channels, as far as it goes; `spread` [C] is what the latents will have.
+
+        For projections within a bottleneck; codebooks are fitted by `initialize`.
+        """
+
     def codebook_keys(self) -> list[str]:
         """Names in the state dict of the code vectors of each layer; [] where they are implicit."""
         return []

@@ -76,6 +76,15 @@ class FSQ(Bottleneck):
             raise UsageError(f"codebook_size {size} does not mean the levels {list(levels)}; give one of the two")
         return {**options, "codebook_size": None, "levels": list(levels)}
 
+    @torch.no_grad()
+    def start(self, spread: Tensor) -> None:
+        """Begin with the first channels, one for each of `levels`, at unit spread: tanh then uses most levels."""
+        used = min(len(self.steps), int((spread > 0).sum()))
+        for weight in (self.project_in.weight, self.project_in.bias, self.project_out.weight, self.project_out.bias):
+            weight *= 0.1
+        self.project_in.weight[:used] = torch.diag(1 / spread.clamp_min(1e-6))[:used]
+        self.project_out.weight[:, :used] = 1.5 * torch.diag(spread)[:, :used]  # 1.5 tanh(z) is z, in the mean
+
     def _positions(self, x: Tensor) -> Tensor:
         """Where latents [B, L, C] fall between the levels, [B, L, channels] in 0 .. n-1."""
         return (torch.tanh(self.slope * self.project_in(x)) + 1) / 2 * self.steps

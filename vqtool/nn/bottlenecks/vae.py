@@ -9,6 +9,7 @@ from vqtool.errors import UsageError
 from vqtool.nn.bottlenecks.base import Bottleneck, BottleneckOutput, full_precision, masked_mean
 
 MAX_DIM = 1 << 16
+START_LOGVAR = -4.0
 
 
 class GaussianBottleneck(Bottleneck):
@@ -26,6 +27,17 @@ class GaussianBottleneck(Bottleneck):
         self.dim = dim
         self.to_moments = nn.Linear(latent_dim, 2 * dim)
         self.from_sample = nn.Linear(dim, latent_dim)
+
+    @torch.no_grad()
+    def start(self, spread: Tensor) -> None:
+        """Begin with the first `dim` channels at unit spread as means, and a little noise."""
+        used = min(self.dim, int((spread > 0).sum()))
+        diagonal = torch.arange(used)
+        for weight in (self.to_moments.weight, self.to_moments.bias, self.from_sample.weight, self.from_sample.bias):
+            weight *= 0.1
+        self.to_moments.weight[diagonal] = torch.diag(1 / spread.clamp_min(1e-6))[:used]
+        self.to_moments.bias[self.dim :] = START_LOGVAR
+        self.from_sample.weight[:, :used] = torch.diag(spread)[:, :used]
 
     def moments(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance, [B, L, dim] each."""
