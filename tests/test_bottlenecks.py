@@ -759,6 +759,57 @@ def test_vq_is_rvq_with_one_layer() -> None:
     assert same(state(vq), state(rvq))
 
 
+# Beam search
+
+
+def test_a_beam_finds_the_sum_that_the_nearest_code_of_each_layer_misses() -> None:
+    books = ([[0.0], [10.0]], [[-5.0], [1.0]])
+    x = torch.tensor([[[4.9]]])  # 0 is nearer than 10, and leaves more
+    assert with_codebooks(*books).eval().encode(x).flatten().tolist() == [0, 1]
+    assert with_codebooks(*books, encode_beam=2).eval().encode(x).flatten().tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_a_beam_as_wide_as_all_sums_finds_the_nearest_of_all(double: bool) -> None:
+    rvq = make("rvq", codebook_size=5, encode_beam=25).eval()
+    rvq, x = (rvq.double(), noise(1, 300, C).double()) if double else (rvq, noise(1, 300, C))
+    choices = torch.cartesian_prod(*[torch.arange(5)] * 3)
+    sums = rvq.decode(choices[None])[0]
+    assert rvq.encode(x)[0].equal(choices[torch.cdist(x[0].double(), sums.double()).argmin(1)])
+
+
+def test_a_wider_beam_comes_nearer_to_the_latents() -> None:
+    x, errors = noise(1, 500, C), []
+    for width in (1, 2, 4, 8):
+        rvq = make("rvq", num_quantizers=6, encode_beam=width).eval()
+        errors.append((rvq.decode(rvq.encode(x)) - x).square().mean().item())
+    assert errors == sorted(errors, reverse=True)
+    assert errors[2] < 0.9 * errors[0]
+
+
+def test_a_beam_takes_the_lowest_of_equal_codes_in_every_layer() -> None:
+    book = noise(8, C)
+    twice = torch.cat([book, book]).tolist()
+    beam = with_codebooks(twice, twice, twice, encode_beam=3).eval()
+    for x in (noise(1, 200, C, seed=1), noise(1, 200, C, seed=1).double()):
+        codes = beam.encode(x)
+        assert (codes < 8).all()
+        assert codes.equal(torch.cat([beam.encode(token[None, None]) for token in x[0]], 1))
+
+
+def test_a_beam_doubts_a_token_of_which_a_move_could_change_what_is_kept() -> None:
+    beam = with_codebooks([[0.0], [1.0], [2.1]], [[0.0], [0.1]], encode_beam=2).eval().double()
+    x = torch.tensor([[[1.0501], [0.6]]]).double()  # 1.05 is as far from 0 as from 2.1
+    assert beam.search(x, None, torch.full((1, 2), 1e-3).double())[1].tolist() == [[True, False]]
+    assert beam.search(x, None, torch.full((1, 2), 1e-6).double())[1].tolist() == [[False, False]]
+
+
+def test_a_beam_of_fewer_layers_ends_with_the_nearest_sum_of_those() -> None:
+    rvq = make("rvq beam").eval()
+    x = noise(1, 100, C)
+    assert rvq.encode(x, 1).equal(make("rvq").eval().encode(x, 1))
+
+
 # Groups of channels: of 6 channels in 4 groups the first two have 2, the others 1; two layers each.
 
 FOUR: dict[str, Any] = {"groups": 4, "num_quantizers": 8, "codebook_size": (16, 16, 4, 8, 8, 16, 4, 8)}
@@ -822,57 +873,6 @@ def test_gradient_of_the_output_of_a_product_is_the_identity() -> None:
     make("product", **FOUR)(x).latents.backward(given)
     assert x.grad is not None
     assert x.grad.equal(given)
-
-
-# Beam search
-
-
-def test_a_beam_finds_the_sum_that_the_nearest_code_of_each_layer_misses() -> None:
-    books = ([[0.0], [10.0]], [[-5.0], [1.0]])
-    x = torch.tensor([[[4.9]]])  # 0 is nearer than 10, and leaves more
-    assert with_codebooks(*books).eval().encode(x).flatten().tolist() == [0, 1]
-    assert with_codebooks(*books, encode_beam=2).eval().encode(x).flatten().tolist() == [1, 0]
-
-
-@pytest.mark.parametrize("double", [False, True])
-def test_a_beam_as_wide_as_all_sums_finds_the_nearest_of_all(double: bool) -> None:
-    rvq = make("rvq", codebook_size=5, encode_beam=25).eval()
-    rvq, x = (rvq.double(), noise(1, 300, C).double()) if double else (rvq, noise(1, 300, C))
-    choices = torch.cartesian_prod(*[torch.arange(5)] * 3)
-    sums = rvq.decode(choices[None])[0]
-    assert rvq.encode(x)[0].equal(choices[torch.cdist(x[0].double(), sums.double()).argmin(1)])
-
-
-def test_a_wider_beam_comes_nearer_to_the_latents() -> None:
-    x, errors = noise(1, 500, C), []
-    for width in (1, 2, 4, 8):
-        rvq = make("rvq", num_quantizers=6, encode_beam=width).eval()
-        errors.append((rvq.decode(rvq.encode(x)) - x).square().mean().item())
-    assert errors == sorted(errors, reverse=True)
-    assert errors[2] < 0.9 * errors[0]
-
-
-def test_a_beam_takes_the_lowest_of_equal_codes_in_every_layer() -> None:
-    book = noise(8, C)
-    twice = torch.cat([book, book]).tolist()
-    beam = with_codebooks(twice, twice, twice, encode_beam=3).eval()
-    for x in (noise(1, 200, C, seed=1), noise(1, 200, C, seed=1).double()):
-        codes = beam.encode(x)
-        assert (codes < 8).all()
-        assert codes.equal(torch.cat([beam.encode(token[None, None]) for token in x[0]], 1))
-
-
-def test_a_beam_doubts_a_token_of_which_a_move_could_change_what_is_kept() -> None:
-    beam = with_codebooks([[0.0], [1.0], [2.1]], [[0.0], [0.1]], encode_beam=2).eval().double()
-    x = torch.tensor([[[1.0501], [0.6]]]).double()  # 1.05 is as far from 0 as from 2.1
-    assert beam.search(x, None, torch.full((1, 2), 1e-3).double())[1].tolist() == [[True, False]]
-    assert beam.search(x, None, torch.full((1, 2), 1e-6).double())[1].tolist() == [[False, False]]
-
-
-def test_a_beam_of_fewer_layers_ends_with_the_nearest_sum_of_those() -> None:
-    rvq = make("rvq beam").eval()
-    x = noise(1, 100, C)
-    assert rvq.encode(x, 1).equal(make("rvq").eval().encode(x, 1))
 
 
 # Losses of a residual quantizer: x = 1.75 takes codes 1 and 0.5 and leaves 0.25, x = 3 takes 4 and -0.5, leaves -0.5.
