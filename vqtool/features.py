@@ -85,7 +85,7 @@ def features_and_start(motion: SkeletonMotion, body: Body) -> tuple[np.ndarray, 
 
 
 def recover_positions(features: np.ndarray, start: Start = (0.0, 0.0, 0.0)) -> np.ndarray:
-    """Joint positions [T, J, 3] in metres, from features of layout "joints", "humanml3d" or "kit".
+    """Joint positions [T, J, 3] in metres (of "kit" in millimetres), of layout "joints", "humanml3d" or "kit".
 
     `start`: the root's x and z and its heading in the first frame.
     """

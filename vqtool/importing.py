@@ -266,7 +266,7 @@ class _Group:
                 dim=first.rows.shape[1],
                 fps=first.fps,
                 layout=first.layout,
-                units="m" if first.layout in ("joints", "positions", "humanml3d", "kit") else "",
+                units={"kit": "mm", "joints": "m", "positions": "m", "humanml3d": "m"}.get(first.layout, ""),
                 source=json.dumps(names + [f"and {len(words) - 100} more"] * (len(words) > 100)),
                 force=force,
             )
