@@ -357,6 +357,8 @@ class _Training:
         except InterruptedRun:
             self.model.bottleneck.load_state_dict(before)
             raise
+        # What is fitted is no step to follow slowly.
+        self.smooth.bottleneck.load_state_dict(self.model.bottleneck.state_dict())
 
     def _tokenizer(self, evaluation: Evaluation | None = None) -> Any:
         usage = evaluation.usage_tensors() if evaluation is not None else {}
