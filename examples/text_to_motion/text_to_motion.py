@@ -182,7 +182,7 @@ if __name__ == "__main__":
     for name in ("train", "val", "test"):
         one.add_argument(name, type=Path)
     one.add_argument("--vocab", type=Path, required=True)
-    for name, value in {"epochs": 12, "batch": 32, "width": 128, "depth": 3, "heads": 4, "context": 160}.items():
+    for name, value in {"epochs": 15, "batch": 8, "width": 128, "depth": 3, "heads": 4, "context": 160}.items():
         one.add_argument(f"--{name}", type=int, default=value)
     two = commands.add_parser("sample")
     two.add_argument("model", type=Path)
