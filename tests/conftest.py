@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 # Before torch starts: the networks of the tests are so small that a second thread only waits for the first.
@@ -84,6 +84,14 @@ class Silent:
 
     def evaluated(self, record: object) -> None:
         self.records.append(record)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_starts() -> Iterator[None]:
+    """Components and k-means see no more than they need: drawing 16,384 takes longer than the rest of a training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vqtool.nn.trainer.INIT_SAMPLES", 1)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -105,10 +105,7 @@ def test_a_setting_of_parts_that_cannot_work_is_refused(settings: dict[str, obje
         build_config(settings)
 
 
-def test_a_part_is_trained_encoded_shown_exported_edited_and_decoded(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("vqtool.nn.trainer.INIT_SAMPLES", 1)
+def test_a_part_is_trained_encoded_shown_exported_edited_and_decoded(run: Run, tmp_path: Path) -> None:
     for number in range(4):
         write(tmp_path / "mocap" / f"walk{number}.bvh", smooth(60, number))
     small = ["--set", "model.width=16", "--set", "model.latent_dim=9", "--set", "model.depth=1"]

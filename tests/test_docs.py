@@ -112,7 +112,6 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(folder)
         for name, value in SMALL.items():
             patch.setenv(name, value)
-        patch.setattr("vqtool.nn.trainer.INIT_SAMPLES", 1)  # k-means on no more than it needs
         failed = []
         for command in session():
             with pytest.MonkeyPatch.context() as own:

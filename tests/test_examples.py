@@ -51,7 +51,6 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(folder)
         for name, value in SMALL.items():
             patch.setenv(name, value)
-        patch.setattr("vqtool.nn.trainer.INIT_SAMPLES", 1)
         for line in "".join(re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)).splitlines():
             words = shlex.split(line)
             if "--steps" in words:
