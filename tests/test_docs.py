@@ -37,8 +37,9 @@ def commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
 
 
 COMMANDS: dict[str, Any] = dict(commands(typer.main.get_command(app)))
-SMALL = {"VQTOOL_MODEL_WIDTH": "16", "VQTOOL_MODEL_DEPTH": "1", "VQTOOL_MODEL_LATENT_DIM": "8", "VQTOOL_THREADS": "1"}
 STEPS = "3"
+SMALL = {"VQTOOL_MODEL_WIDTH": "16", "VQTOOL_MODEL_DEPTH": "1", "VQTOOL_MODEL_LATENT_DIM": "8", "VQTOOL_THREADS": "1"}
+SMALL |= {"VQTOOL_TRAIN_STEPS": STEPS}  # for the lines that leave the steps to the default
 # What a page's Python takes for granted.
 GIVEN = {"README.md": ["motion"]}
 
