@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run, Silent, small_config
+from conftest import Run, Silent, small_config, write_motion
 from motion_samples import BODY, smooth, write
 
 from vqtool.cli import main
@@ -159,3 +159,19 @@ def test_a_long_clip_is_measured_in_pieces(walks: tuple[Path, Path], monkeypatch
         pieces = evaluate(codec, motion, [4, 3], measured=True).measures
     assert whole is not None and pieces is not None
     assert pieces.of_all() == pytest.approx(whole.of_all(), rel=1e-3)
+
+
+def test_layers_of_a_product_are_told_group_by_group(trained: Trained, motion_path: Path, run: Run) -> None:
+    out = run("evaluate", trained("product"), motion_path, "--by-layers", "-q", "--json")[1]
+    found = json.loads(out)
+    sizes = [point["layers"] for point in found["by_layers"]]
+    groups = 2
+    assert sizes == list(range(groups, len(found["layers"]) + 1, groups))
+    assert len(sizes) > 1
+
+
+def test_too_few_tokens_to_judge_the_codes_by_are_said_to_be(trained: Trained, tmp_path: Path, run: Run) -> None:
+    for frames, expected in ((640, False), (636, True)):  # 16 codes, 4 frames a token: 160 tokens and 159
+        path = write_motion(tmp_path / f"{frames}.h5", [frames])
+        out = run("evaluate", trained("vq"), path, "-q")[1]
+        assert ("159 token frames are few to judge codes by; 160 would do" in out) == expected

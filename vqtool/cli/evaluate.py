@@ -91,11 +91,12 @@ def evaluate(
         set_threads(threads)
         codec = load(tokenizer, device=device)
         last = codec.model.bottleneck.layers_asked(num_quantizers)
-        with metered(frames * (last if by_layers else 1), "frame", quiet) as meter:
+        less = [layers for layers in codec.model.bottleneck.prefixes if layers < last] if by_layers else []
+        with metered(frames * (len(less) + 1), "frame", quiet) as meter:
             # Each number of layers is encoded by itself: its codes need not be the first ones of more layers.
             fewer = [
                 measure(codec, clips, chosen, num_quantizers=layers, measured=True, progress=meter.add)
-                for layers in range(1, last if by_layers else 1)
+                for layers in less
             ]
             found = measure(codec, clips, chosen, num_quantizers=num_quantizers, measured=True, progress=meter.add)
         names = [clips.names[clip] for clip in chosen]

@@ -92,10 +92,15 @@ def error_rows(found: Evaluation) -> list[tuple[str, str]]:
 
 def layer_rows(found: Evaluation) -> list[tuple[str, str]]:
     """How the codes of each layer are used, for `show_rows`."""
+    from vqtool.inspection import ENOUGH_TOKENS
+
     rows = []
     for q, layer in enumerate(found.layers):
         used = f"{layer['used']:,} of {layer['codebook_size']:,} codes used"
         rows.append((f"layer {q}", f"{used}, perplexity {layer['perplexity']:.1f}"))
+    need = ENOUGH_TOKENS * max((layer["codebook_size"] for layer in found.layers), default=0)
+    if found.token_frames < need:
+        rows.append(("", f"{found.token_frames:,} token frames are few to judge codes by; {need:,} would do"))
     return rows
 
 

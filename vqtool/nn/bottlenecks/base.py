@@ -102,6 +102,11 @@ class Bottleneck(nn.Module):
         """Latents [B, L, C] of codes [B, L, q]; DataError for a code outside its codebook."""
         raise TypeError(f"{type(self).__name__} is continuous and has no codes")
 
+    @property
+    def prefixes(self) -> list[int]:
+        """The numbers of columns of codes, counted from the first, that can be encoded and decoded."""
+        return list(range(1, len(self.codebook_sizes) + 1))
+
     def layers_asked(self, num_quantizers: int | None) -> int:
         """How many layers that is, all for None; UsageError where there are not so many."""
         layers = len(self.codebook_sizes)

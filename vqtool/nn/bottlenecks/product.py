@@ -132,6 +132,11 @@ class ProductVQ(Bottleneck):
         groups = len(self.groups)
         return torch.cat([group.decode(codes[..., n::groups]) for n, group in enumerate(self._groups)], -1)
 
+    @property
+    def prefixes(self) -> list[int]:
+        """Whole layers of all groups."""
+        return super().prefixes[len(self.groups) - 1 :: len(self.groups)]
+
     def layers_asked(self, num_quantizers: int | None) -> int:
         """How many columns that is, all for None; UsageError where there are not so many, or a group would lack one."""
         asked = super().layers_asked(num_quantizers)
