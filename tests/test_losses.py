@@ -180,7 +180,13 @@ def test_the_joints_term_is_in_units_of_the_spread_of_the_positions() -> None:
 def test_where_the_layout_knows_no_joints_their_terms_are_idle() -> None:
     loss = MotionLoss(LossConfig(positions=0.5, joints=0.5), "raw", 23, normalizer(23))
     assert loss.active == []
-    assert loss.idle == ["positions"]
+    assert loss.idle == ["positions", "joints"]
+
+
+def test_positions_have_no_path_to_walk_along() -> None:
+    loss = MotionLoss(LossConfig(positions=0.5, joints=0.5), "positions", 6, normalizer(6))
+    assert loss.active == ["positions"]
+    assert loss.idle == ["joints"]
 
 
 def test_a_constant_column_has_no_part_in_the_positions_term() -> None:

@@ -33,9 +33,10 @@ class MotionLoss:
         # Positions of joints are told in units of their own spread, so that a weight means the same for any skeleton.
         moving = spread[self.positions][spread[self.positions] > 0]
         self.size = float(moving.square().mean().sqrt()) if len(moving) else 0.0
-        wanted = {"positions": config.positions, "joints": config.joints if groups else 0.0}
-        self.idle = [name for name, weight in wanted.items() if weight > 0 and self.size == 0]
-        self.active = [name for name, weight in wanted.items() if weight > 0 and self.size > 0]
+        wanted = [name for name in ("positions", "joints") if getattr(config, name) > 0]
+        usable = {"positions": self.size > 0, "joints": self.size > 0 and bool(groups)}
+        self.active = [name for name in wanted if usable[name]]
+        self.idle = [name for name in wanted if not usable[name]]
 
     def __call__(self, output: Tensor, motion: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Unweighted terms of output [B, T, D], normalised, against motion [B, T, D] in raw units; mask [B, T]."""
