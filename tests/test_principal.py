@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vqtool.config import build_config
 from vqtool.nn.model import MotionTokenizer, build_model
-from vqtool.nn.principal import start_from_components, starts_from_components
+from vqtool.nn.principal import start_from_components
 
 DIM = 6
 
@@ -99,8 +99,3 @@ def test_fewer_token_frames_than_channels_are_enough(tokens: int) -> None:
     model = model_of()
     assert start_from_components(model, motion(tokens), seed=0) > 0.9
     assert all(parameter.isfinite().all() for parameter in model.parameters())
-
-
-def test_only_networks_that_fold_start_so() -> None:
-    assert starts_from_components(model_of())
-    assert not starts_from_components(model_of(model__downsampling="strided"))

@@ -450,3 +450,14 @@ def test_a_run_begun_before_networks_started_from_components_goes_on_as_it_was(m
     run_training(motion, tmp_path / "run", resume=True, train__start="random")
     name = "tokenizer.safetensors"
     assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize(("downsampling", "alike"), [("fold", False), ("strided", True)])
+def test_only_networks_that_fold_start_from_components(
+    downsampling: str, alike: bool, motion: Path, tmp_path: Path
+) -> None:
+    options = {"train__steps": 1, "model__downsampling": downsampling}
+    for start in ("components", "random"):
+        run_training(motion, tmp_path / start, "vae", train__start=start, **options)
+    one, two = (unpack(tmp_path / start / "tokenizer.safetensors")[0] for start in ("components", "random"))
+    assert all(np.array_equal(one[name], two[name]) for name in one if name.startswith("model.")) == alike

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vqtool.body import find_body
 from vqtool.config import Config
 from vqtool.errors import DataError, UsageError
-from vqtool.motion import column_names, joint_columns, resolve_columns
+from vqtool.motion import column_names, joint_columns, resolve_columns, runs
 from vqtool.skeleton import Skeleton
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def resolve_parts(parts: Mapping[str, str], layout: str, dim: int, skeleton: Ske
         names = column_names(layout, dim, None if skeleton is None else skeleton.names)
         shown = ", ".join(names[column] for column in missing[:6]) + (", ..." if len(missing) > 6 else "")
         raise UsageError(f"model.parts: {len(missing)} columns are in no part ({shown}); name all of them")
-    own = {part: _ranges([column for column in sorted(owner) if owner[column] == part]) for part in sorted(parts)}
+    own = {part: _ranges(column for column in sorted(owner) if owner[column] == part) for part in sorted(parts)}
     if empty := [part for part, columns in own.items() if not columns]:
         raise UsageError(f"model.parts.{empty[0]}: all of its columns are in other parts; leave it out")
     return own
@@ -92,12 +92,6 @@ def part_columns(parts: Mapping[str, str], dim: int) -> list[list[int]]:
     return found
 
 
-def _ranges(numbers: list[int]) -> str:
+def _ranges(numbers: Iterable[int]) -> str:
     """0, 1, 2, 7 as "0:3, 7:8": no joint is called so."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1]:
-            runs[-1][1] += 1
-        else:
-            runs.append([number, number + 1])
-    return ", ".join(f"{first}:{stop}" for first, stop in runs)
+    return ", ".join(f"{first}:{stop}" for first, stop in runs(numbers))

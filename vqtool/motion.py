@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from vqtool.errors import UsageError
 
@@ -81,3 +81,14 @@ def resolve_columns(key: str, layout: str, dim: int) -> slice:
     raise UsageError(
         f"no columns {key!r} in layout {layout!r} with {dim} columns; name a group ({known}) or a range like 0:3"
     )
+
+
+def runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Ascending numbers as half-open ranges: 0, 1, 2, 7 as (0, 3), (7, 8)."""
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and number == found[-1][1]:
+            found[-1] = found[-1][0], number + 1
+        else:
+            found.append((number, number + 1))
+    return found

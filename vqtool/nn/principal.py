@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vqtool.nn.bottlenecks.product import ProductVQ
-from vqtool.nn.layers import Conv, Fold, Layer, PartEncoder, Residual, Stack
+from vqtool.nn.layers import Conv, Layer, PartEncoder, Residual, Stack
 from vqtool.nn.model import MotionTokenizer
 
 NOISE = 0.1  # what is left of the random weights beside the components, as a share
@@ -65,12 +65,6 @@ def _turns(groups: list[int]) -> list[int]:
     ends = itertools.accumulate(groups)
     rows = itertools.zip_longest(*(range(end - size, end) for size, end in zip(groups, ends, strict=True)))
     return [channel for row in rows for channel in row if channel is not None]
-
-
-def starts_from_components(model: MotionTokenizer) -> bool:
-    """Whether a model folds its frames."""
-    stack = model.encoder if isinstance(model.encoder, Stack) else model.encoder.stacks[0]
-    return isinstance(stack, Stack) and isinstance(stack.layers[0], Fold)
 
 
 def _parts(encoder: PartEncoder) -> list[tuple[Stack, Tensor]]:

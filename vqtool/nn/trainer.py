@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +24,7 @@ from vqtool.body_parts import with_parts
 from vqtool.codebook import perplexity
 from vqtool.config import Config, build_config, differences, read_run, to_toml
 from vqtool.errors import DataError, DivergedError, InterruptedRun, OutputError, ResumeError, StorageError
+from vqtool.motion import runs
 from vqtool.nn.bottlenecks import bottleneck_options
 from vqtool.nn.checkpoint import (
     from_numpy,
@@ -39,7 +40,7 @@ from vqtool.nn.evaluation import Evaluation, evaluate
 from vqtool.nn.layers import token_mask
 from vqtool.nn.losses import MotionLoss
 from vqtool.nn.model import build_model
-from vqtool.nn.principal import start_from_components, starts_from_components
+from vqtool.nn.principal import start_from_components
 from vqtool.nn.windows import WindowSampler
 from vqtool.publish import lock, publish_bytes, remove_folder, remove_leftovers, sync
 from vqtool.splits import SPLITS, hashed_splits
@@ -190,7 +191,8 @@ class _Training:
         if stats.constant.all():
             raise DataError("no column moves; there is nothing to learn", file=motion.paths[0])
         if stats.constant.any():
-            columns = _ranges(np.flatnonzero(stats.constant).tolist())
+            still = runs(np.flatnonzero(stats.constant).tolist())
+            columns = ", ".join(f"{first}-{stop - 1}" if stop > first + 1 else f"{first}" for first, stop in still)
             self._warn(f"constant columns (kept, restored exactly, not trained on): {columns}")
         if self.sampler.empty:
             self._warn(f"{self.sampler.empty} clips without frames were left out of training")
@@ -219,7 +221,8 @@ class _Training:
         """Go on from the newest checkpoint to the last step, and write the tokenizer."""
         settings = self.config.train
         begin = time.monotonic()
-        if not self._restore() and self.config.train.start == "components" and starts_from_components(self.model):
+        folds = self.config.model.downsampling == "fold"
+        if not self._restore() and folds and self.config.train.start == "components":
             self._start_from_components()
         first = self.step
         evaluation = None
@@ -465,14 +468,3 @@ def _records(metrics: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
             what = f"line {number} is not one of vqtool; mend the file, or begin anew with --force"
             raise DataError(what, file=metrics) from error
         yield line, record
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """0, 1, 2, 7 as "0-2, 7"."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(f"{a}-{b}" if b > a else f"{a}" for a, b in runs)
