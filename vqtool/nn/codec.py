@@ -33,7 +33,8 @@ from vqtool.tokenizer_file import TokenizerFile, read_tokenizer
 
 NUMERICS = ("stable", "fast", "float64")
 CHUNK_TOKENS = 1024  # longest span
-BATCH_FRAMES = 16384  # frames of a batch, padding included
+BATCH_FRAMES = 4096  # frames of a batch, padding included: what a layer makes of them stays in a CPU's cache,
+GPU_BATCH = 16  # and a GPU is given so many times more (not measured)
 PART_TOKENS = 65536  # token frames held in memory before they are written,
 PART_BYTES = 32 << 20  # or fewer where they are wide
 # A float32 encoder moves a latent towards another code by this share of the latent's norm at most. Measured
@@ -174,9 +175,10 @@ class Codec:
             length = -(-span.num_frames // self.downsample)
             windows.append((span, max(0, span.start - halo[0]), min(length, span.stop + halo[1])))
         windows.sort(key=lambda window: window[2] - window[1])
+        most = BATCH_FRAMES * (1 if self.device.type == "cpu" else GPU_BATCH)
         batch: list[tuple[Span, int, int]] = []
         for window in windows:
-            if batch and (len(batch) + 1) * (window[2] - window[1]) * self.downsample > BATCH_FRAMES:
+            if batch and (len(batch) + 1) * (window[2] - window[1]) * self.downsample > most:
                 signals.check()
                 yield batch
                 batch = []

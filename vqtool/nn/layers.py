@@ -1,4 +1,4 @@
-"""Convolutions over time that never look at padding, and how far they look. Only here is motion [B, C, T]."""
+"""Convolutions over time that never look at padding, and how far they look."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "si
 
 
 class Layer(nn.Module):
-    """A step of a `Stack`: [B, C, T] -> [B, C', T * up / down].
+    """A step of a `Stack`: [B, T, C] -> [B, T * up / down, C'].
 
-    mask [B, 1, T] is 1 on valid frames; None means that all are. `reach` tells which input frames the output
+    mask [B, T, 1] is 1 on valid frames; None means that all are. `reach` tells which input frames the output
     frames first..last depend on.
     """
 
@@ -38,6 +38,9 @@ class Conv(Layer):
     """A convolution that sees zeros beyond a clip's end, exactly as if the clip were alone.
 
     T / stride frames come out. `causal`: a frame sees none after its own stride.
+
+    oneDNN convolves images whose channels lie side by side up to 1.5 times as fast as signals, whose frames do
+    (docs/log.md): so a clip is an image one frame high.
     """
 
     def __init__(self, dim_in: int, dim_out: int, kernel: int, *, stride: int = 1, dilation: int = 1, causal: bool):
@@ -49,13 +52,16 @@ class Conv(Layer):
         self.conv = nn.Conv1d(dim_in, dim_out, kernel, stride, dilation=dilation)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """[B, C, T] -> [B, C', T / stride]."""
+        """[B, T, C] -> [B, T / stride, C']."""
         if mask is not None and self.left + self.right > 0:
             x = x * mask
-        if self.left == self.right:
-            conv = self.conv
-            return F.conv1d(x, conv.weight, conv.bias, conv.stride, self.left, conv.dilation)
-        return self.conv(F.pad(x, (self.left, self.right)))
+        if self.left != self.right:
+            x = F.pad(x, (0, 0, self.left, self.right))
+        padding = self.left if self.left == self.right else 0
+        conv, image = self.conv, x.transpose(1, 2).unsqueeze(2)  # [B, C, 1, T], channels last
+        filters = conv.weight.unsqueeze(2)
+        out = F.conv2d(image, filters, conv.bias, (1, *conv.stride), (0, padding), (1, *conv.dilation))
+        return out.squeeze(2).transpose(1, 2)
 
     def reach(self, first: int, last: int) -> tuple[int, int]:
         """Input frames that output frames first..last are made of."""
@@ -90,8 +96,8 @@ class Residual(Layer):
         self.drop = Dropout(dropout) if dropout > 0 else nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """[B, C, T] -> the same shape."""
-        return x + self.drop(self.mix(self.act(self.wide(self.act(x), mask)), mask))
+        """[B, T, C] -> the same shape."""
+        return self.drop(self.mix(self.act(self.wide(self.act(x), mask)), mask)).add_(x)
 
     def reach(self, first: int, last: int) -> tuple[int, int]:
         """As the wide convolution's."""
@@ -106,12 +112,12 @@ class Activation(Layer):
         self.act = ACTIVATIONS[name]()
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """[B, C, T] -> the same shape."""
+        """[B, T, C] -> the same shape."""
         return self.act(x)
 
 
 class Fold(Layer):
-    """Lay `down` frames side by side: [B, C, T] -> [B, down * C, T / down]."""
+    """Lay `down` frames side by side: [B, T, C] -> [B, T / down, down * C]."""
 
     def __init__(self, down: int) -> None:
         super().__init__()
@@ -119,8 +125,7 @@ class Fold(Layer):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Frame t of channel c becomes channel (t mod down) * C + c of frame t / down."""
-        batch, dim, frames = x.shape
-        return x.view(batch, dim, frames // self.down, self.down).permute(0, 3, 1, 2).flatten(1, 2)
+        return x.reshape(len(x), x.shape[1] // self.down, -1)
 
     def reach(self, first: int, last: int) -> tuple[int, int]:
         """All frames of each group."""
@@ -128,7 +133,7 @@ class Fold(Layer):
 
 
 class Unfold(Layer):
-    """The inverse of Fold: [B, up * C, T] -> [B, C, up * T]."""
+    """The inverse of Fold: [B, T, up * C] -> [B, up * T, C]."""
 
     def __init__(self, up: int) -> None:
         super().__init__()
@@ -136,9 +141,7 @@ class Unfold(Layer):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Channel u * C + c of frame t becomes channel c of frame t * up + u."""
-        batch, dim, frames = x.shape
-        split = x.view(batch, self.up, dim // self.up, frames).permute(0, 2, 3, 1)
-        return split.reshape(batch, dim // self.up, frames * self.up)
+        return x.reshape(len(x), x.shape[1] * self.up, -1)
 
 
 class Double(Layer):
@@ -147,12 +150,12 @@ class Double(Layer):
     up = 2
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """[B, C, T] -> [B, C, 2 T]."""
-        return x.repeat_interleave(2, dim=2)
+        """[B, T, C] -> [B, 2 T, C]."""
+        return x.repeat_interleave(2, dim=1)
 
 
 class Stack(nn.Module):
-    """Layers in order, channels last outside: [B, T, D] -> [B, T', D'], with the mask at each layer's own rate."""
+    """Layers in order: [B, T, D] -> [B, T', D'], with the mask at each layer's own rate."""
 
     def __init__(self, layers: Iterable[Layer]) -> None:
         super().__init__()
@@ -160,16 +163,15 @@ class Stack(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Apply the layers; mask [B, T] is True on valid frames, whole groups of `downsample` at a time."""
-        x = x.transpose(1, 2)  # [B, C, T]
-        weight = None if mask is None else mask.unsqueeze(1).to(x.dtype)
+        weight = None if mask is None else mask.unsqueeze(2).to(x.dtype)
         for layer in self.layers:
             assert isinstance(layer, Layer)
             x = layer(x, weight)
             if weight is not None and layer.down > 1:
-                weight = weight[..., :: layer.down]
+                weight = weight[:, :: layer.down]
             if weight is not None and layer.up > 1:
-                weight = weight.repeat_interleave(layer.up, dim=2)
-        return x.transpose(1, 2)
+                weight = weight.repeat_interleave(layer.up, dim=1)
+        return x
 
     def reach(self, first: int, last: int) -> tuple[int, int]:
         """Input frames that output frames first..last depend on; they may lie outside the clip."""
