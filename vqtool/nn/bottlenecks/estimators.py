@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,7 +26,21 @@ def bridge(latents: Tensor, codes: Tensor, estimator: str = "ste", generator: to
         direction = F.normalize(error.detach() + DIVEQ_VARIANCE**0.5 * noise, dim=-1)
         return latents + error.norm(dim=-1, keepdim=True) * direction
     moved = rotated(latents, codes.detach()) if estimator == "rotation" else latents
-    return codes.detach() + (moved - moved.detach())  # bit-equal to the codes: x - x is exactly zero
+    return cast(Tensor, _InPlaceOf.apply(moved, codes.detach()))
+
+
+class _InPlaceOf(torch.autograd.Function):
+    """The value of one tensor with the gradient of another, of the same shape."""
+
+    @staticmethod
+    def forward(ctx: Any, moved: Tensor, codes: Tensor) -> Tensor:
+        """Its value."""
+        return codes.view_as(codes)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """Its gradient."""
+        return grads[0], None
 
 
 def rotated(latents: Tensor, codes: Tensor) -> Tensor:

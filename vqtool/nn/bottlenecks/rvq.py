@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqtool.errors import UsageError
-from vqtool.nn.bottlenecks.base import Bottleneck, BottleneckOutput, full_precision, masked_mean
+from vqtool.nn.bottlenecks.base import Bottleneck, BottleneckOutput, full_precision
 from vqtool.nn.bottlenecks.beam import beam_search
 from vqtool.nn.bottlenecks.ema import Codebook
 from vqtool.nn.bottlenecks.estimators import ESTIMATORS, bridge
@@ -181,45 +181,53 @@ class ResidualVQ(Bottleneck):
         with torch.autocast(latents.device.type, enabled=False):
             return self._forward(full_precision(latents), mask)
 
-    def _forward(self, x: Tensor, mask: Tensor | None) -> BottleneckOutput:
-        valid = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
-        kept = self._kept(len(x), x.device)
-        residual, total = x, torch.zeros_like(x)
+    def _forward(self, latents: Tensor, mask: Tensor | None) -> BottleneckOutput:
+        """All of it on rows [N, C], one for each valid token."""
+        rows = latents.flatten(0, 1) if mask is None else latents[mask]
+        kept = self._kept(len(latents), latents.device)
+        if kept is not None:
+            kept = kept.repeat_interleave(latents.shape[1]) if mask is None else kept[:, None].expand(mask.shape)[mask]
+        first = self._layer(0)
+        residual, total = rows, rows
         codes, counts, commitment, codebook, uses = [], [], [], [], []
         follow: list[tuple[Tensor, Tensor]] = []
-        beam = None if self.training or self.encode_beam == 1 else self.search(x.detach())[0]
+        beam = None if self.training or self.encode_beam == 1 else self.search(rows.detach()[None])[0][0]
         for q in range(self.num_quantizers):
-            use = valid if kept is None else valid & (kept > q)[:, None]  # [B, L]
+            use = None if kept is None else kept > q  # [N]; None: all
             layer = self._layer(q)
             inside, book = layer.inside(residual), layer.codes()
-            flat = inside.flatten(0, 1)
             if self.training:
-                index = self._chosen(flat, book)
+                index = self._chosen(inside, book)
             elif beam is not None:
-                index = beam[..., q]
+                index = beam[:, q]
             else:
-                index = nearest(flat.detach(), book.detach().to(x.dtype))
-            index = index.view(use.shape)
-            vectors = book[index]
-            codes.append(index.masked_fill(~use, -1))
-            counts.append(torch.bincount(index[use], minlength=max(self.codebook_sizes)))
-            uses.append(use)
-            commitment.append((inside - vectors.detach()).square())
-            codebook.append((inside.detach() - vectors).square())
+                index = nearest(inside.detach(), book.detach().to(rows.dtype))
+            vectors = F.embedding(index, book)
+            own, taken, chosen = (inside, vectors, index) if use is None else (inside[use], vectors[use], index[use])
+            codes.append(index if use is None else index.masked_fill(~use, -1))
+            counts.append(torch.bincount(chosen, minlength=max(self.codebook_sizes)))
+            uses.append(own.numel())
+            commitment.append(F.mse_loss(own, taken.detach(), reduction="sum"))
+            if layer.update_rule != "ema":
+                codebook.append(F.mse_loss(own.detach(), taken, reduction="sum"))
             if self.training:
-                follow.append((inside.detach()[use], index[use]))
-            step = torch.where(use.unsqueeze(-1), self._step(layer, inside, vectors, index), 0.0)
-            total = total + step
-            residual = residual - (step if layer.projected else step.detach())
-        used = torch.cat(uses, 1)
-        losses = {"commitment": masked_mean(torch.cat(commitment, 1), used)}
-        if self._layer(0).update_rule != "ema":
-            losses["codebook"] = masked_mean(torch.cat(codebook, 1), used)
+                follow.append((own.detach(), chosen))
+            step = self._step(layer, inside, vectors, index)
+            step = step if use is None else torch.where(use[:, None], step, 0.0)
+            total = step if q == 0 else total + step
+            if q + 1 < self.num_quantizers:
+                residual = residual - (step if layer.projected else step.detach())
+        losses = {"commitment": torch.stack(commitment).sum() / max(1, sum(uses))}
+        if codebook:
+            losses["codebook"] = torch.stack(codebook).sum() / max(1, sum(uses))
         if self.training:
             self._follow(follow)
-        output = total if self._layer(0).projected else self._bridge(x, total)
+        output = total if first.projected else self._bridge(rows, total)
         return BottleneckOutput(
-            torch.where(valid.unsqueeze(-1), output, 0.0), torch.stack(codes, -1), losses, torch.stack(counts)
+            _spread(output, mask, latents.shape, 0.0),
+            _spread(torch.stack(codes, -1), mask, latents.shape, -1),
+            losses,
+            torch.stack(counts),
         )
 
     def _bridge(self, latents: Tensor, vectors: Tensor) -> Tensor:
@@ -228,7 +236,7 @@ class ResidualVQ(Bottleneck):
         return bridge(latents, vectors, "diveq", self.draws.generator())
 
     def _step(self, layer: Codebook, inside: Tensor, vectors: Tensor, index: Tensor) -> Tensor:
-        """What a layer adds to the sum, [B, L, C], bit-equal to its table but with "diveq" in training.
+        """What a layer adds to the sum, [N, C], bit-equal to its table but with "diveq" in training.
 
         With projections the gradient of the table trains `project_out`, and a difference whose value is zero, but
         with "diveq", brings the gradient to what lies inside.
@@ -275,6 +283,13 @@ class ResidualVQ(Bottleneck):
         for q in range(codes.shape[-1]):
             total = total + F.embedding(codes[..., q], self._layer(q).table())
         return total
+
+
+def _spread(rows: Tensor, mask: Tensor | None, shape: Sequence[int], filling: float) -> Tensor:
+    """Rows [N, ...] of the valid tokens as [B, L, ...], filled up elsewhere."""
+    if mask is None:
+        return rows.view(*shape[:2], *rows.shape[1:])
+    return rows.new_full((*shape[:2], *rows.shape[1:]), filling).index_put((mask,), rows)
 
 
 class VectorQuantizer(ResidualVQ):
