@@ -25,7 +25,7 @@ DISTANCES = torch.tensor([[0.2236068, 1.3601471, 0.6708204], [0.8602325, 1.52970
 @pytest.fixture(params=[False, True], ids=["addmm", "convolution"])
 def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Each of the two ways to make the product, whatever this machine has."""
-    monkeypatch.setattr(search, "_has_avx512", lambda: request.param)
+    monkeypatch.setattr(search, "has_avx512", lambda: request.param)
     return bool(request.param)
 
 
@@ -206,7 +206,7 @@ def test_exact_mode_does_not_depend_on_the_library(monkeypatch: pytest.MonkeyPat
     vectors, codebook = hard_case()
     found = []
     for fast in (False, True):
-        monkeypatch.setattr(search, "_has_avx512", lambda fast=fast: fast)
+        monkeypatch.setattr(search, "has_avx512", lambda fast=fast: fast)
         found.append(nearest(vectors, codebook))
     assert found[0].equal(found[1])
 
@@ -254,7 +254,7 @@ def test_no_move_within_the_tolerance_changes_a_decision_that_is_not_flagged(
     vectors, codebook = offset + noise(64, dim, seed=seed), offset + noise(codes, dim, seed=seed + 1)
     tolerance = share * distances(vectors, codebook).amin(1).float()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "_has_avx512", lambda: fast)
+        patch.setattr(search, "has_avx512", lambda: fast)
         indices, unsure = decide(vectors, codebook, tolerance)
     assert indices.equal(brute_force(vectors, codebook))
     assert not (changed_by_a_move(vectors, codebook, indices, tolerance) & ~unsure).any()

@@ -301,7 +301,8 @@ class FlatReader:
             return None
         if dataset.size == 0 or offset + dataset.size * dataset.dtype.itemsize > self.path.stat().st_size:
             return None
-        return np.memmap(self.path, dataset.dtype, "r", offset, dataset.shape)
+        # As a plain array: each slice of a memmap object takes several times as long.
+        return np.asarray(np.memmap(self.path, dataset.dtype, "r", offset, dataset.shape))
 
     def verify(self) -> None:
         """Read everything and compare with the stored SHA-256; DataError when a bit has changed.

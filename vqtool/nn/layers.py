@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from vqtool.config import ModelConfig
 from vqtool.errors import UsageError
 from vqtool.nn.bottlenecks.base import Draws
+from vqtool.nn.bottlenecks.nearest import has_avx512
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
@@ -38,9 +40,6 @@ class Conv(Layer):
     """A convolution that sees zeros beyond a clip's end, exactly as if the clip were alone.
 
     T / stride frames come out. `causal`: a frame sees none after its own stride.
-
-    oneDNN convolves images whose channels lie side by side up to 1.5 times as fast as signals, whose frames do
-    (docs/log.md): so a clip is an image one frame high.
     """
 
     def __init__(self, dim_in: int, dim_out: int, kernel: int, *, stride: int = 1, dilation: int = 1, causal: bool):
@@ -57,16 +56,71 @@ class Conv(Layer):
             x = x * mask
         if self.left != self.right:
             x = F.pad(x, (0, 0, self.left, self.right))
-        padding = self.left if self.left == self.right else 0
-        conv, image = self.conv, x.transpose(1, 2).unsqueeze(2)  # [B, C, 1, T], channels last
-        filters = conv.weight.unsqueeze(2)
-        out = F.conv2d(image, filters, conv.bias, (1, *conv.stride), (0, padding), (1, *conv.dilation))
-        return out.squeeze(2).transpose(1, 2)
+        conv, padding = self.conv, self.left if self.left == self.right else 0
+        assert conv.bias is not None
+        if torch.is_grad_enabled() and _taps_are_faster(x):
+            out = _ByTaps.apply(x, conv.weight, conv.bias, conv.stride[0], padding, conv.dilation[0])
+            assert isinstance(out, Tensor)
+            return out
+        return convolved(x, conv.weight, conv.bias, conv.stride[0], padding, conv.dilation[0])
 
     def reach(self, first: int, last: int) -> tuple[int, int]:
         """Input frames that output frames first..last are made of."""
         window = self.conv.dilation[0] * (self.conv.kernel_size[0] - 1)
         return first * self.down - self.left, last * self.down - self.left + window
+
+
+def convolved(x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
+    """[B, T, C] -> [B, T', C'] by filters [C', C, k] and bias [C'].
+
+    oneDNN convolves images whose channels lie side by side up to 1.5 times as fast as signals, whose frames do
+    (docs/log.md): so a clip is an image one frame high.
+    """
+    out = F.conv2d(_image(x), weight.unsqueeze(2), bias, (1, stride), (0, padding), (1, dilation))
+    return out.squeeze(2).transpose(1, 2)
+
+
+def _image(x: Tensor) -> Tensor:
+    """[B, T, C] as [B, C, 1, T], channels last."""
+    return x.transpose(1, 2).unsqueeze(2)
+
+
+def _taps_are_faster(x: Tensor) -> bool:
+    """Whether `_ByTaps` is: measured with AVX2; autocast is left alone."""
+    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not has_avx512()
+
+
+class _ByTaps(torch.autograd.Function):
+    """`convolved`, whose weights get their gradient by a matrix product for each tap, padding left out.
+
+    oneDNN takes up to two and a half times as long for that with AVX2 (docs/log.md).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
+        """As `convolved`."""
+        ctx.save_for_backward(x, weight)
+        ctx.options = stride, padding, dilation
+        return convolved(x, weight, bias, stride, padding, dilation)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None, None]:
+        """Gradients of input, weight and bias."""
+        (x, weight), (stride, padding, dilation), grad = ctx.saved_tensors, ctx.options, grads[0].contiguous()
+        frames_in, frames_out, taps = x.shape[1], grad.shape[1], weight.shape[2]
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            sizes = [1, stride], [0, padding], [1, dilation], False, [0, 0], 1, [True, False, False]
+            images = _image(grad), _image(x), weight.unsqueeze(2)
+            grad_x = torch.ops.aten.convolution_backward(*images, None, *sizes)[0].squeeze(2).transpose(1, 2)
+        grad_weight = x.new_zeros(taps, weight.shape[0], weight.shape[1])
+        for tap in range(taps):
+            shift = tap * dilation - padding  # output frame t reads input frame t * stride + shift
+            first, last = max(0, -(shift // stride)), min(frames_out, -((shift - frames_in) // stride))
+            if first < last:
+                read = x[:, first * stride + shift : (last - 1) * stride + shift + 1 : stride]
+                torch.mm(grad[:, first:last].flatten(0, 1).t(), read.flatten(0, 1), out=grad_weight[tap])
+        return grad_x, grad_weight.permute(1, 2, 0), grad.sum((0, 1)), None, None, None
 
 
 class Dropout(nn.Module):
@@ -97,7 +151,8 @@ class Residual(Layer):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """[B, T, C] -> the same shape."""
-        return self.drop(self.mix(self.act(self.wide(self.act(x), mask)), mask)).add_(x)
+        change = self.drop(self.mix(self.act(self.wide(self.act(x), mask)), mask))
+        return x + change if torch.is_grad_enabled() else change.add_(x)
 
     def reach(self, first: int, last: int) -> tuple[int, int]:
         """As the wide convolution's."""

@@ -205,6 +205,7 @@ class _Training:
             self.model.parameters(),
             betas=(settings.betas[0], settings.betas[1]),
             weight_decay=settings.weight_decay,
+            fused=True,
         )
         self.loss = MotionLoss(config.loss, motion.layout, motion.dim, self.model.normalizer)
         if self.loss.idle:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from vqtool.errors import DataError
-from vqtool.nn.layers import pad_edge
 from vqtool.store import MotionSet
 
 
@@ -36,16 +35,14 @@ class WindowSampler:
         """Motion [B, window, D] in raw units and mask [B, window] of one step."""
         random = np.random.Generator(np.random.Philox(key=[self._seed, 0], counter=[0, 0, 0, step]))
         frames = random.integers(0, self._ends[-1], self._batch_size)
-        motion = torch.zeros(self._batch_size, self._window, self._motion.dim)
-        mask = torch.zeros(self._batch_size, self._window, dtype=torch.bool)
+        motion = np.empty((self._batch_size, self._window, self._motion.dim), np.float32)
         clips = np.searchsorted(self._ends, frames, side="right")
         # Not every position of a window alike: then a clip hardly longer than a window would hardly be seen.
         within = frames - (self._ends - self._lengths)[clips]
-        for row, (index, start) in enumerate(
-            zip(clips, within * self._starts[clips] // self._lengths[clips], strict=True)
-        ):
-            count = min(self._window, int(self._lengths[index]))
-            found = self._motion.read(int(self._clips[index]), int(start), int(start) + count)
-            motion[row] = pad_edge(torch.from_numpy(found), self._window)
-            mask[row, :count] = True
-        return motion, mask
+        starts = within * self._starts[clips] // self._lengths[clips]
+        counts = np.minimum(self._window, self._lengths[clips])
+        rows = zip(self._clips[clips].tolist(), starts.tolist(), counts.tolist(), strict=True)
+        for row, (clip, start, count) in enumerate(rows):
+            motion[row, :count] = self._motion.read(clip, start, start + count)
+            motion[row, count:] = motion[row, count - 1]
+        return torch.from_numpy(motion), torch.from_numpy(np.arange(self._window) < counts[:, None])

@@ -119,14 +119,15 @@ def _product(vectors: Tensor, weight: Tensor, bias: Tensor, memory: Tensor) -> T
     With AVX-512, oneDNN's 1x1 convolution is up to twice as fast as torch's own product on AMD; with AVX2 it is
     no faster, and a third as fast where C is small (docs/log.md).
     """
-    if vectors.device.type == "cpu" and vectors.dtype == torch.float32 and _has_avx512():
+    if vectors.device.type == "cpu" and vectors.dtype == torch.float32 and has_avx512():
         image = vectors.view(1, len(vectors), 1, -1).permute(0, 3, 1, 2)  # [1, C, n, 1], channels last
         filters = weight.view(*weight.shape, 1, 1).contiguous(memory_format=torch.channels_last)
         return F.conv2d(image, filters, bias).permute(0, 2, 3, 1).reshape(len(vectors), -1)
     return torch.addmm(bias, vectors, weight.t(), out=memory)
 
 
-def _has_avx512() -> bool:
+def has_avx512() -> bool:
+    """Whether oneDNN is there with AVX-512, for which some of its kernels are much faster."""
     return torch.backends.mkldnn.is_available() and "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
