@@ -96,7 +96,7 @@ class FlatWriter:
         stop = self.num_rows + count.pop()
         for name, (dtype, _) in self._types.items():  # in one order: HDF5 places a dataset when it is first written
             data = np.ascontiguousarray(rows[name], dtype=dtype)
-            self._hashes[name].update(data.tobytes())
+            self._hashes[name].update(data.data)
             if name in self._kept:
                 self._kept[name].write(data.tobytes())
                 continue
@@ -222,6 +222,7 @@ class FlatReader:
         self.path = path
         self._h5 = open_hdf5(path)
         self._digests: dict[str, str] = {}
+        self._maps: dict[str, np.ndarray | None] = {}
         try:
             with damaged(path):
                 self._open(kind, rows)
@@ -292,7 +293,15 @@ class FlatReader:
             yield block
         self._digests[name] = digest.hexdigest()
 
-    def memmap(self, name: str) -> np.ndarray | None:
+    def read(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop) of one dataset, for many small pieces: from a map of the file where it can be."""
+        if name not in self._maps:
+            self._maps[name] = self._map(name)
+        if (mapped := self._maps[name]) is not None:
+            return np.array(mapped[start:stop])
+        return read_rows(self.path, self.rows[name], start, stop)
+
+    def _map(self, name: str) -> np.ndarray | None:
         """The rows as a read-only memory map, None where they are chunked, compressed or not native."""
         dataset = self.rows[name]
         plist = dataset.id.get_create_plist()
@@ -324,4 +333,5 @@ class FlatReader:
 
     def close(self) -> None:
         """Close the file."""
+        self._maps.clear()
         self._h5.close()

@@ -61,10 +61,10 @@ class MotionWriter:
         """Add rows [n, D] to the clip that `end_clip` will name."""
         self._flat.extend(frames=frames)
 
-    def end_clip(self, name: str, split: int | None = None) -> None:
-        """Name what was added since the last clip."""
+    def end_clip(self, name: str, split: int | None = None, *, frames: int | None = None) -> None:
+        """Name what was added since the last clip, or so many frames of it."""
         self.names.append(name)
-        self._offsets.append(self._flat.num_rows)
+        self._offsets.append(self._flat.num_rows if frames is None else self._offsets[-1] + frames)
         if split is not None:
             self._splits.append(split)
 
@@ -182,7 +182,6 @@ class _MotionFile:
         self.layout = str(self.attrs.get("layout") or "raw")
         self.companions = read_companions(self._flat)
         self._check_skeleton()
-        self._map = self._flat.memmap("frames")
 
     def _check_skeleton(self) -> None:
         """DataError where the columns are not those of the joints."""
@@ -194,9 +193,7 @@ class _MotionFile:
 
     def read(self, clip: int, start: int, stop: int) -> np.ndarray:
         first = int(self._flat.offsets[clip])
-        if self._map is not None:
-            return np.array(self._map[first + start : first + stop], dtype=np.float32)
-        rows = read_rows(self.path, self._flat.rows["frames"], first + start, first + stop)
+        rows = self._flat.read("frames", first + start, first + stop)
         with np.errstate(over="ignore", invalid="ignore"):
             return rows.astype(np.float32, copy=False)
 
@@ -213,7 +210,6 @@ class _MotionFile:
         return str(self.attrs.get("sha256"))
 
     def close(self) -> None:
-        self._map = None
         self._flat.close()
 
 

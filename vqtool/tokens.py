@@ -276,8 +276,7 @@ class TokenSet:
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) of the flat token axis."""
-        blocks = list(self._flat.blocks(name, start, stop))
-        return np.concatenate(blocks) if blocks else self._flat.rows[name][0:0]
+        return self._flat.read(name, start, stop)
 
     def __getitem__(self, clip: int) -> Tokens:
         start, stop = int(self.offsets[clip]), int(self.offsets[clip + 1])

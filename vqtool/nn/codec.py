@@ -33,8 +33,8 @@ from vqtool.tokenizer_file import TokenizerFile, read_tokenizer
 
 NUMERICS = ("stable", "fast", "float64")
 CHUNK_TOKENS = 1024  # longest span
-BATCH_FRAMES = 4096  # frames of a batch, padding included: what a layer makes of them stays in a CPU's cache,
-GPU_BATCH = 16  # and a GPU is given so many times more (not measured)
+BATCH_FRAMES = 2048  # frames of a batch for each thread, padding included: what a layer makes of them fits in its cache
+GPU_THREADS = 32  # as many times as much fills a GPU (not measured)
 PART_TOKENS = 65536  # token frames held in memory before they are written,
 PART_BYTES = 32 << 20  # or fewer where they are wide
 # A float32 encoder moves a latent towards another code by this share of the latent's norm at most. Measured
@@ -175,7 +175,7 @@ class Codec:
             length = -(-span.num_frames // self.downsample)
             windows.append((span, max(0, span.start - halo[0]), min(length, span.stop + halo[1])))
         windows.sort(key=lambda window: window[2] - window[1])
-        most = BATCH_FRAMES * (1 if self.device.type == "cpu" else GPU_BATCH)
+        most = BATCH_FRAMES * (min(8, torch.get_num_threads()) if self.device.type == "cpu" else GPU_THREADS)
         batch: list[tuple[Span, int, int]] = []
         for window in windows:
             if batch and (len(batch) + 1) * (window[2] - window[1]) * self.downsample > most:
@@ -267,24 +267,25 @@ class Codec:
         self, spans: Sequence[Span], read: Callable[[int, int, int], np.ndarray]
     ) -> Iterator[tuple[Span, np.ndarray]]:
         """Motion [n, D] in raw units of each span, in no particular order; read(clip, start, stop) gives rows."""
+        width = read(spans[0].clip, 0, 0).shape[1] if spans else 0
         for batch in self._batches(spans, self.model.decoder_halo()):
             length = max(last - first for _, first, last in batch)
             tokens = torch.zeros(len(batch), length, dtype=torch.bool)
-            latents = torch.zeros(len(batch), length, self.model.bottleneck.latent_dim, device=self.device)
+            rows = np.zeros((len(batch), length, width), np.float32 if self.model.is_vae else np.int64)
             for row, (span, first, last) in enumerate(batch):
-                latents[row, : last - first] = self._inputs(read(span.clip, first, last))
+                rows[row, : last - first] = read(span.clip, first, last)
                 tokens[row, : last - first] = True
+            latents = self._inputs(rows)
             mask = None if bool(tokens.all()) else tokens.to(self.device)
             motion = self.model.synthesize(latents, mask).cpu().numpy()
-            for (span, first, _), row in zip(batch, motion, strict=True):
+            for (span, first, _), frames in zip(batch, motion, strict=True):
                 start = (span.start - first) * self.downsample
-                yield span, row[start : start + (span.stop - span.start) * self.downsample]
+                yield span, frames[start : start + (span.stop - span.start) * self.downsample]
 
     def _inputs(self, rows: np.ndarray) -> Tensor:
-        """What the decoder takes, [n, C], of codes [n, q] or a VAE's latents [n, dim]."""
-        if self.model.is_vae:
-            return self._vae.decode_latents(torch.from_numpy(rows.astype(np.float32)).to(self.device))
-        return self.model.bottleneck.decode(torch.from_numpy(rows.astype(np.int64)).to(self.device))
+        """What the decoder takes, [B, L, C], of codes [B, L, q] or a VAE's latents [B, L, dim]."""
+        given = torch.from_numpy(rows).to(self.device)
+        return self._vae.decode_latents(given) if self.model.is_vae else self.model.bottleneck.decode(given)
 
     # Files
 

@@ -261,22 +261,15 @@ def _write_motion(
     several = int((-(-lengths // codec.downsample)).sum()) > codec.part_tokens(row_bytes)
     with keep_parts(out, key | _key(codec) | _machine(codec), several=several) as parts, output as writer:
         writer.companions = companions
-        done = 0  # clips that are complete
         for number, spans in enumerate(codec.parts(lengths, row_bytes)):
             part = parts.load(number)
             if part is None:
                 part = parts.save(number, decode(spans))
             elif progress is not None:
                 progress(sum(map(codec.num_frames, spans)))
-            first = 0
-            for span in spans:
-                while done < span.clip:
-                    writer.end_clip(names[done])
-                    done += 1
-                writer.extend(part["frames"][first : first + codec.num_frames(span)])
-                first += codec.num_frames(span)
-        for name in names[done:]:
-            writer.end_clip(name)
+            writer.extend(part["frames"])
+        for name, length in zip(names, lengths.tolist(), strict=True):
+            writer.end_clip(name, frames=length)
     return Decoded(len(names), total, parts.found)
 
 

@@ -113,13 +113,15 @@ class _ByTaps(torch.autograd.Function):
             sizes = [1, stride], [0, padding], [1, dilation], False, [0, 0], 1, [True, False, False]
             images = _image(grad), _image(x), weight.unsqueeze(2)
             grad_x = torch.ops.aten.convolution_backward(*images, None, *sizes)[0].squeeze(2).transpose(1, 2)
-        grad_weight = x.new_zeros(taps, weight.shape[0], weight.shape[1])
+        grad_weight = x.new_empty(taps, weight.shape[0], weight.shape[1])
         for tap in range(taps):
             shift = tap * dilation - padding  # output frame t reads input frame t * stride + shift
             first, last = max(0, -(shift // stride)), min(frames_out, -((shift - frames_in) // stride))
             if first < last:
                 read = x[:, first * stride + shift : (last - 1) * stride + shift + 1 : stride]
                 torch.mm(grad[:, first:last].flatten(0, 1).t(), read.flatten(0, 1), out=grad_weight[tap])
+            else:
+                grad_weight[tap] = 0.0
         return grad_x, grad_weight.permute(1, 2, 0), grad.sum((0, 1)), None, None, None
 
 

@@ -44,11 +44,11 @@ class Normalizer(nn.Module):
 
     def forward(self, motion: Tensor) -> Tensor:
         """Raw units [..., D] to normalised."""
-        return (motion - self.mean) / self.scale
+        return (motion - self.mean).div_(self.scale)
 
     def inverse(self, normalised: Tensor) -> Tensor:
         """Normalised [..., D] to raw units."""
-        return torch.where(self.constant, self.mean, normalised * self.scale + self.mean)
+        return torch.addcmul(self.mean, normalised, self.scale.masked_fill(self.constant, 0.0))
 
 
 class MotionTokenizer(nn.Module):
