@@ -1,0 +1,1 @@
+"""What vqtool's speed is, against whom, and what the machine could do; `python -m benchmarks` measures it all."""
