@@ -566,7 +566,7 @@ COMMAND_LINES = [
     Case("0 threads", "encode RUN MOTION -o out.h5 --threads 0", nothing, 2, r"Invalid value for '--threads' \(env var: 'VQTOOL_THREADS'\).*"),
     Case("threads in words", "encode RUN MOTION -o out.h5 --threads many", nothing, 2, r"Invalid value for '--threads' \(env var: 'VQTOOL_THREADS'\).*"),
     Case("too many threads", "encode RUN MOTION -o out.h5 --threads 999999999999", nothing, 2, r".*--threads.*999999999999.*", apart=True),
-    Case("no such numerics", "encode RUN MOTION -o out.h5 --numerics foo", nothing, 2, r"numerics is one of stable, fast, float64, not 'foo'"),
+    Case("no such numerics", "encode RUN MOTION -o out.h5 --numerics foo", nothing, 2, r"numerics is one of stable, fast, bfloat16, float64, not 'foo'"),
     Case("no such device", "encode RUN MOTION -o out.h5 --device gpu", nothing, 2, r"device 'gpu' is not available here; try --device auto"),
     Case("a device that is not here", "decode RUN TOKENS -o out.h5 --device cuda:99", nothing, 2, r"device 'cuda:99' is not available here; try --device auto"),
     Case("a device without float64", "evaluate RUN MOTION --device mps", nothing, 2, r"device 'mps' has no float64, which exact tokens need; use --device cpu"),

@@ -125,7 +125,7 @@ def check_error(done: tuple[int, str, str], code: int, pattern: str) -> None:
         (["encode", "RUN", "MOTION", "--output"], 2, "requires an argument"),
         (["encode", "RUN", "MOTION", "-o", "t.h5", "--nonsense"], 2, "--nonsense"),
         (["frobnicate"], 2, "frobnicate"),
-        (["encode", "RUN", "MOTION", "-o", "t.h5", "--numerics", "exact"], 2, "stable, fast, float64"),
+        (["encode", "RUN", "MOTION", "-o", "t.h5", "--numerics", "exact"], 2, "stable, fast, bfloat16, float64"),
         (["encode", "RUN", "MOTION", "-o", "t.h5", "--num-quantizers", "9"], 2, "has 3 layers"),
         (["encode", "RUN", "MOTION", "-o", "MOTION"], 2, "both input and output"),
         (["encode", "RUN", "MOTION", "-o", "t.h5", "--device", "abacus"], 2, "--device auto"),

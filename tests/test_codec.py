@@ -271,8 +271,21 @@ def test_negative_codes_are_refused(trained: Trained) -> None:
         vqtool.load(trained("vq"), device="cpu").decode(np.array([[-1]]))
 
 
+def test_bfloat16_changes_few_codes_and_says_how_many(trained: Trained, motion_path: Path, tmp_path: Path) -> None:
+    codec = vqtool.load(trained("vq"), device="cpu", numerics="bfloat16")
+    with MotionSet([motion_path]) as motion:
+        done = encode_file(codec, motion, tmp_path / "half.h5")
+        plain = encode_file(vqtool.load(trained("vq"), device="cpu", numerics="fast"), motion, tmp_path / "plain.h5")
+    with TokenSet(tmp_path / "half.h5") as half, TokenSet(tmp_path / "plain.h5") as other:
+        found = (half.rows("codes", 0, half.num_tokens) != other.rows("codes", 0, other.num_tokens)).mean()
+        assert half.header.numerics == "bfloat16"
+    assert plain.changed is None
+    assert done.changed == pytest.approx(found)
+    assert done.changed < 0.2
+
+
 def test_unknown_numerics_are_refused(trained: Trained) -> None:
-    with pytest.raises(UsageError, match="stable, fast, float64"):
+    with pytest.raises(UsageError, match="stable, fast, bfloat16, float64"):
         vqtool.load(trained("vq"), device="cpu", numerics="exact")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -450,6 +451,28 @@ def test_a_run_begun_before_networks_started_from_components_goes_on_as_it_was(m
     run_training(motion, tmp_path / "run", resume=True, train__start="random")
     name = "tokenizer.safetensors"
     assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("model", ["vq", "vae"])
+def test_networks_in_bfloat16_train_weights_in_float32(model: str, motion: Path, tmp_path: Path) -> None:
+    for precision in ("float32", "bfloat16"):
+        run_training(motion, tmp_path / precision, model, train__steps=6, train__precision=precision)
+    one, two = (unpack(tmp_path / name / "tokenizer.safetensors")[0] for name in ("float32", "bfloat16"))
+    name = "model.decoder.layers.0.conv.weight"
+    assert two[name].dtype == np.float32
+    assert not np.array_equal(one[name], two[name])
+    np.testing.assert_allclose(two[name], one[name], atol=0.02)
+
+
+def test_auto_precision_is_that_of_the_hardware(motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for has, expected in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(trainer, "has_bfloat16", lambda device, has=has: has)
+        for precision in ("auto", expected):
+            run_training(motion, tmp_path / precision, "vae", train__steps=2, train__precision=precision)
+        files = [(tmp_path / name / "tokenizer.safetensors") for name in ("auto", expected)]
+        tensors = [unpack(file)[0] for file in files]
+        assert all(np.array_equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
+        shutil.rmtree(tmp_path / "auto")
 
 
 @pytest.mark.parametrize(("downsampling", "alike"), [("fold", False), ("strided", True)])

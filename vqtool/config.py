@@ -76,6 +76,7 @@ class TrainConfig:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
     weight_decay: float = 0.0
     clip_norm: float = 1.0  # largest gradient norm; 0 for none
+    precision: str = "float32"  # float32 | bfloat16 | auto (bfloat16 where the hardware has it): of the networks
     ema_decay: float = 0.999  # of the weights that are saved; 0 saves the raw ones
     continuous: float = 0.1  # share of the steps before the bottleneck starts to quantize
     eval_every: int = 500
@@ -99,6 +100,7 @@ class Config:
         return asdict(self)
 
 
+PRECISIONS = ("float32", "bfloat16", "auto")
 SECTIONS = tuple(section.name for section in fields(Config))
 EARLIER = {"train.start": "random"}  # settings that came later, and that their default would change
 PREFIX = "VQTOOL_"
@@ -341,6 +343,8 @@ def _check(config: Config) -> None:
         raise UsageError(f"train.betas takes two numbers in [0, 1), not {train.betas}")
     if not all(0 < share < 1 for share in train.lr_drops):
         raise UsageError(f"train.lr_drops takes shares of the steps between 0 and 1, not {train.lr_drops}")
+    if train.precision not in PRECISIONS:
+        raise UsageError(f"train.precision is one of {', '.join(PRECISIONS)}, not {train.precision!r}")
     if train.start not in ("components", "random"):
         raise UsageError(f"train.start is 'components' or 'random', not {train.start!r}")
     if train.schedule not in ("cosine", "constant"):

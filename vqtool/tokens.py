@@ -44,7 +44,7 @@ class TokenHeader:
     fps             frames a second of the motion (tokens come at fps / downsample)
     codebook_sizes  K of each layer; empty for latents
     tokenizer_id    SHA-256 of the weights, config and statistics that made the tokens
-    numerics        "stable", "fast" or "float64": how the codes were decided
+    numerics        "stable", "fast", "bfloat16" or "float64": how the codes were decided
     parts           of a product's tokens: the name of each group; column q G + g is layer q of group g. Else empty
     """
 

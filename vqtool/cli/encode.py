@@ -98,6 +98,7 @@ def encode(
             "token_frames": done.token_frames,
             "skipped": len(done.skipped),
             "decided_again": done.decided_again,
+            "changed": done.changed,
             "parts_found": done.parts_found,
             "seconds": round(meter.seconds, 3),
         }
@@ -106,6 +107,8 @@ def encode(
         rate = done.frames / max(meter.seconds, 1e-9)
         again = f", {done.decided_again:,} decided in float64" if done.decided_again else ""
         size = _size(codec, done.token_frames, num_quantizers)
+        if done.changed is not None:
+            again += f", {done.changed:.1%} of the codes not those of float32"
         typer.echo(f"{output}: {done.clips:,} clips, {done.frames:,} frames -> {size} ({rate:,.0f} frames/s{again})")
     if done.skipped:
         raise typer.Exit(3)

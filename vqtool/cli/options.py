@@ -36,7 +36,7 @@ Numerics = Annotated[
     str,
     typer.Option(
         "--numerics",
-        help="stable: the same tokens whatever the batch, threads and padding; fast: no such check; float64.",
+        help="stable: the same tokens whatever the batch, threads and padding; fast: no such check; bfloat16; float64.",
     ),
 ]
 Layers = Annotated[int | None, typer.Option("--num-quantizers", min=1, help="Only the first q layers.")]

@@ -31,7 +31,7 @@ from vqtool.nn.model import MotionTokenizer
 from vqtool.store import MotionSet
 from vqtool.tokenizer_file import TokenizerFile, read_tokenizer
 
-NUMERICS = ("stable", "fast", "float64")
+NUMERICS = ("stable", "fast", "bfloat16", "float64")
 CHUNK_TOKENS = 1024  # longest span
 BATCH_FRAMES = 2048  # frames of a batch for each thread, padding included: what a layer makes of them fits in its cache
 GPU_THREADS = 32  # as many times as much fills a GPU (not measured)
@@ -69,6 +69,17 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(f"device {name!r} is not available here; try --device auto") from error
     return device
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether it multiplies matrices of bfloat16 faster than of float32, as far as the system tells."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 class Codec:
@@ -252,7 +263,10 @@ class Codec:
                 motion[row, : (last - first) * self.downsample] = pad_edge(frames, (last - first) * self.downsample)
                 tokens[row, : last - first] = True
             mask = None if bool(tokens.all()) else tokens.to(self.device)
-            yield batch, model.latents(motion.to(self.device), mask)
+            half = self.numerics == "bfloat16" and not double
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+                latents = model.latents(motion.to(self.device), mask)
+            yield batch, latents if double else latents.float()
 
     def _model(self, *, double: bool) -> MotionTokenizer:
         if not double:
@@ -330,8 +344,8 @@ class Codec:
 def load(run: str | Path | TokenizerFile, *, device: str = "auto", numerics: str = "stable") -> Codec:
     """The tokenizer of a run folder, of a tokenizer.safetensors or of what was read from one, ready for use.
 
-    numerics: "stable" gives the same codes whatever the batch, threads and padding; "fast" skips that check;
-    "float64" does everything in float64.
+    numerics: "stable" gives the same codes whatever the batch, threads and padding; "fast" skips that check; "bfloat16"
+    does too, with an encoder in bfloat16; "float64" does everything in float64.
     """
     info = run if isinstance(run, TokenizerFile) else read_tokenizer(Path(run))
     return Codec(load_model(info), info, device=device, numerics=numerics)

@@ -23,10 +23,15 @@ from vqtool.skeleton import Skeleton
 from vqtool.store import MotionSet, create_motion
 from vqtool.tokens import TokenHeader, TokenSet, code_dtype, create_latents, create_tokens
 
+SAMPLE = 64  # clips that are encoded again in float32, to tell what bfloat16 changed
+
 
 @dataclass
 class Encoded:
-    """What `encode_file` did; `parts_found` were done by a run before it that was stopped."""
+    """What `encode_file` did; `parts_found` were done by a run before it that was stopped.
+
+    changed  with numerics "bfloat16": the share of codes, of a sample of the clips, that float32 decides otherwise
+    """
 
     clips: int
     frames: int
@@ -34,6 +39,7 @@ class Encoded:
     skipped: list[str]
     decided_again: int
     parts_found: int
+    changed: float | None = None
 
 
 @dataclass
@@ -114,13 +120,26 @@ def encode_file(
                 progress(sum(map(codec.num_frames, spans)))
             decided_again += int(part.pop("decided_again", 0))
             writer.extend(**part)
-    return Encoded(len(clips), int(lengths.sum()), tokens, skipped, decided_again, parts.found)
+    changed = _changed(codec, motion, clips, num_quantizers) if codec.numerics == "bfloat16" else None
+    return Encoded(len(clips), int(lengths.sum()), tokens, skipped, decided_again, parts.found, changed)
+
+
+def _changed(codec: Codec, motion: MotionSet, clips: Sequence[int], num_quantizers: int | None) -> float | None:
+    """The share of codes that are not those of float32, of the first spans of clips all over the set."""
+    if codec.model.is_vae:
+        return None
+    spans = [next(codec._spans(clip, int(motion.lengths[clip])), None) for clip in clips[:: -(-len(clips) // SAMPLE)]]
+    chosen = [span for span in spans if span is not None]
+    plain = Codec(codec.model, codec.info, device=str(codec.device), numerics="fast")
+    both = [one.encode_spans(chosen, motion.read, num_quantizers) for one in (codec, plain)]
+    found = [np.concatenate([rows[span] for span in chosen]) if chosen else np.zeros((0, 1)) for rows in both]
+    return float((found[0] != found[1]).mean()) if found[0].size else None
 
 
 def _key(codec: Codec) -> dict[str, Any]:
     """What the bits of an output depend on, besides its input."""
     key = {"vqtool": vqtool.__version__, "tokenizer": codec.info.tokenizer_id, "numerics": codec.numerics}
-    if codec.numerics == "fast" or codec.model.is_vae:
+    if codec.numerics in ("fast", "bfloat16") or codec.model.is_vae:
         key |= _machine(codec)
     return key
 

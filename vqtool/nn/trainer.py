@@ -35,7 +35,7 @@ from vqtool.nn.checkpoint import (
     to_numpy,
     tokenizer_file,
 )
-from vqtool.nn.codec import Codec, pick_device
+from vqtool.nn.codec import Codec, has_bfloat16, pick_device
 from vqtool.nn.evaluation import Evaluation, evaluate
 from vqtool.nn.layers import token_mask
 from vqtool.nn.losses import MotionLoss
@@ -178,6 +178,7 @@ class _Training:
         self.config, self.motion, self.run, self.report = config, motion, run, report
         settings = config.train
         self.device = pick_device(device)
+        self.half = settings.precision == "bfloat16" or (settings.precision == "auto" and has_bfloat16(self.device))
         self.model = build_model(config, motion.dim)
         self.split = split_clips(motion, config.data.val_fraction, config.data.seed)
         motion.verify()
@@ -252,6 +253,8 @@ class _Training:
             self.report.note(
                 f"{len(self.split.train)} clips to train on, {len(self.split.val)} to validate on ({self.split.how})"
             )
+            if settings.precision == "auto":
+                self.report.note(f"networks in {'bfloat16' if self.half else 'float32'}")
         self._evaluate_if_due()  # stopped while it was looking
         while self.step < settings.steps:
             signals.check()
@@ -277,8 +280,9 @@ class _Training:
         visible = None if bool(mask.all()) else mask.to(self.device)  # spares the network a multiplication a layer
         motion, mask = motion.to(self.device), mask.to(self.device)
         self.model.train()
-        output, bottleneck = self.model(motion, visible, quantize=self.model.bottleneck.initialized)
-        terms = self.loss(output, motion, mask) | bottleneck.losses
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            output, bottleneck = self.model(motion, visible, quantize=self.model.bottleneck.initialized)
+        terms = self.loss(output.float(), motion, mask) | bottleneck.losses
         kl_rise = min(1.0, (self.step + 1) / max(1.0, settings.steps * weights.kl_warmup))
         factors = {
             "reconstruction": 1.0,
