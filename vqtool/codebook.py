@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,10 +58,14 @@ class PairTable:
         total: np.ndarray = self._table.reshape(-1, self._size).sum(axis=0)
         return total
 
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs seen within clips, previous * K + code, ascending, and how often each was."""
+        keys = np.flatnonzero(self._table[: self._size * self._size])
+        return keys, self._table[keys]
+
     def transitions(self) -> Transitions | None:
         """None where no clip has two tokens."""
-        keys = np.flatnonzero(self._table[: self._size * self._size])
-        return _transitions(keys, self._table[keys], self._size)
+        return _transitions(*self.pairs(), self._size)
 
 
 class PairList:
@@ -89,12 +93,14 @@ class PairList:
         """How often each code was seen, [K] int64."""
         return self._counts
 
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """As of a PairTable; none where there were more distinct pairs than `limit`."""
+        within = 0 if len(self._keys) > self._limit else np.searchsorted(self._keys, self._size * self._size)
+        return self._keys[:within], self._repeats[:within]
+
     def transitions(self) -> Transitions | None:
         """None where no clip has two tokens, or there were more distinct pairs than `limit`."""
-        if len(self._keys) > self._limit:
-            return None
-        within = np.searchsorted(self._keys, self._size * self._size)
-        return _transitions(self._keys[:within], self._repeats[:within], self._size)
+        return _transitions(*self.pairs(), self._size)
 
 
 def _transitions(keys: np.ndarray, repeats: np.ndarray, size: int) -> Transitions | None:
@@ -108,24 +114,30 @@ def _transitions(keys: np.ndarray, repeats: np.ndarray, size: int) -> Transition
 
 
 def count_codes(tokens: TokenSet) -> list[PairTable | PairList]:
-    """Count codes and pairs of all layers in one pass; DataError for a code outside its codebook.
+    """Count codes and pairs of all layers in one pass; DataError for a code outside its codebook."""
+    return count_blocks(tokens.header.codebook_sizes, tokens.offsets, tokens.checked_blocks())
+
+
+def count_blocks(
+    sizes: Sequence[int], offsets: np.ndarray, blocks: Iterable[np.ndarray]
+) -> list[PairTable | PairList]:
+    """Count codes and pairs of each layer of blocks [n, Q] of clips end to end, which begin and end at `offsets`.
 
     A clip's first token follows the pretended code K, so no pair crosses the boundary of two clips and one
     histogram of `previous * K + code` holds pairs and counts.
     """
-    sizes = tokens.header.codebook_sizes
     tables = sum((size + 1) * size for size in sizes) <= TABLE_CELLS
     limit = LISTED_PAIRS // len(sizes)
     counters = [PairTable(size) if tables else PairList(size, limit) for size in sizes]
     last = np.zeros(len(sizes), dtype=np.int64)
     scratch = np.empty(0, dtype=np.int64)  # fresh memory for every block would take as long as the counting
     row = 0
-    for block in tokens.checked_blocks():
+    for block in blocks:
         if len(block) > len(scratch):
             scratch = np.empty(len(block), dtype=np.int64)
         keys = scratch[: len(block)]
-        begin, end = np.searchsorted(tokens.offsets, [row, row + len(block)])
-        starts = tokens.offsets[begin:end] - row
+        begin, end = np.searchsorted(offsets, [row, row + len(block)])
+        starts = offsets[begin:end] - row
         for layer, codes in enumerate(np.ascontiguousarray(block.T)):  # [n, Q] -> Q times [n]
             size = sizes[layer]
             keys[0] = last[layer] * size
@@ -174,3 +186,18 @@ def nearest_pairs(codebooks: Sequence[np.ndarray]) -> list[NearestPair | None]:
     """The nearest pair of each codebook; all None where looking would take longer than about a second."""
     work = sum(len(codebook) ** 2 * max(codebook.shape[1], 32) for codebook in codebooks)
     return [nearest_pair(codebook) if work <= NEAREST_WORK else None for codebook in codebooks]
+
+
+def principal_map(codebook: np.ndarray) -> tuple[np.ndarray, float]:
+    """Codes [K, C] on the two principal axes of their vectors, [K, 2], and the share of their variance seen there.
+
+    The sign of an axis is the one that makes its largest coordinate positive, so that a map does not flip.
+    """
+    vectors = codebook - codebook.mean(axis=0, dtype=np.float64)
+    values, axes = np.linalg.eigh(vectors.T @ vectors)
+    axes = axes[:, ::-1][:, :2]
+    places = vectors @ axes
+    places = np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
+    places = places * np.where(places[np.abs(places).argmax(0), [0, 1]] < 0, -1.0, 1.0)
+    total = values.sum()
+    return places, float(values[-2:].sum() / total) if total > 0 else 0.0

@@ -424,7 +424,7 @@ def _token_source(tokens: TokenSet) -> Source:
     )
 
 
-def _part(parts: tuple[str, ...], layer: int) -> str | None:
+def part_of(parts: tuple[str, ...], layer: int) -> str | None:
     """Whose codes stand in a column."""
     return parts[layer % len(parts)] if parts else None
 
@@ -440,7 +440,7 @@ def inspect_tokens(tokens: TokenSet) -> CodebookReport:
     tokens.verify()
     nearest = nearest_pairs(codebooks) or [None] * len(counters)  # tokens imported without their codebooks
     layers = [
-        LayerUsage(layer, counter.counts(), counter.transitions(), near, _part(tokens.header.parts, layer))
+        LayerUsage(layer, counter.counts(), counter.transitions(), near, part_of(tokens.header.parts, layer))
         for layer, (counter, near) in enumerate(zip(counters, nearest, strict=True))
     ]
     return CodebookReport(_token_source(tokens), layers)
@@ -504,7 +504,7 @@ def inspect_run(tokenizer: TokenizerFile) -> CodebookReport | LatentReport:
         raise DataError("its code vectors are not finite; the run diverged, so train again", file=path)
     nearest = nearest_pairs(codebooks) or [None] * len(counts)  # an implicit codebook (FSQ) has no tensors
     layers = [
-        LayerUsage(layer, count.astype(np.int64), None, near, _part(tokenizer.parts, layer))
+        LayerUsage(layer, count.astype(np.int64), None, near, part_of(tokenizer.parts, layer))
         for layer, (count, near) in enumerate(zip(counts, nearest, strict=True))
     ]
     return CodebookReport(source, layers)

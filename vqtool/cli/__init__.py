@@ -36,6 +36,7 @@ from vqtool.cli.evaluate import evaluate
 from vqtool.cli.export import export
 from vqtool.cli.import_ import import_
 from vqtool.cli.inspect_codebook import inspect_codebook
+from vqtool.cli.report import report
 from vqtool.cli.sample import sample
 from vqtool.cli.stats import stats
 from vqtool.cli.train import train
@@ -50,7 +51,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (import_, validate, stats, train, encode, decode, sample, export, inspect_codebook, evaluate, doctor):
+COMMANDS = (
+    import_,
+    validate,
+    stats,
+    train,
+    encode,
+    decode,
+    sample,
+    export,
+    inspect_codebook,
+    evaluate,
+    report,
+    doctor,
+)
+for command in COMMANDS:
     app.command(command.__name__.strip("_").replace("_", "-"))(command)
 app.add_typer(edit, context_settings={"help_option_names": ["-h", "--help"]})
 

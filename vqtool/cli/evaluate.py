@@ -102,7 +102,7 @@ def evaluate(
         names = [clips.names[clip] for clip in chosen]
         lengths = clips.lengths[chosen].tolist()
         rate = clips.fps / codec.downsample
-        result = _result(found, clips.layout, rate)
+        result = figures_of(found, clips.layout, rate)
     assert found.measures is not None
     if csv is not None:
         publish_bytes(csv, _csv(found.measures, names, lengths), force=force)
@@ -110,7 +110,7 @@ def evaluate(
         {"name": names[row], "frames": lengths[row], **found.measures.of_clip(row)}
         for row in found.measures.worst_first()[:top]
     ]
-    curve = [_point(one, rate) for one in [*fewer, found]] if by_layers else []
+    curve = [point_of(one, rate) for one in [*fewer, found]] if by_layers else []
     if as_json:
         typer.echo(json.dumps(result | {"by_layers": curve, "worst_clips": worst}))
     else:
@@ -123,7 +123,7 @@ def _bits(found: Evaluation, rate: float) -> float | None:
     return rate * sum(math.log2(len(counts)) for counts in found.counts) if found.counts else None
 
 
-def _result(found: Evaluation, layout: str, rate: float) -> dict[str, Any]:
+def figures_of(found: Evaluation, layout: str, rate: float) -> dict[str, Any]:
     """What --json prints, but for the clips and the curve."""
     from vqtool.metrics import JointErrors
     from vqtool.motion import column_groups
@@ -151,7 +151,7 @@ def _result(found: Evaluation, layout: str, rate: float) -> dict[str, Any]:
     }
 
 
-def _point(found: Evaluation, rate: float) -> dict[str, Any]:
+def point_of(found: Evaluation, rate: float) -> dict[str, Any]:
     """What so many layers cost and give: a point of the rate-distortion curve."""
     assert found.measures is not None
     means = found.measures.of_all()

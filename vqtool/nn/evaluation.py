@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from vqtool.codebook import entropy, perplexity
 from vqtool.metrics import Measures, foot_joints
 from vqtool.nn.bottlenecks.vae import GaussianBottleneck
-from vqtool.nn.codec import Codec, Progress
+from vqtool.nn.codec import Codec, Progress, Span
 from vqtool.store import MotionSet
 
 
@@ -106,10 +106,12 @@ def evaluate(
     num_quantizers: int | None = None,
     measured: bool = False,
     progress: Progress | None = None,
+    look: Callable[[Span, np.ndarray, np.ndarray], None] | None = None,
 ) -> Evaluation:
     """Encode and decode those clips (by the first q layers) and compare; every frame counts alike.
 
-    `measured`: take the measures of `vqtool.metrics` too, which costs about half as much again.
+    `measured`: take the measures of `vqtool.metrics` too, which costs about half as much again. `look` is given what
+    `Codec.reconstruct` gives: each span, its codes and its reconstruction.
     """
     dim, sizes = motion.dim, codec.info.codebook_sizes[: codec.model.bottleneck.layers_asked(num_quantizers)]
     normalizer = codec.model.normalizer
@@ -141,6 +143,8 @@ def evaluate(
         absolute += distances
         if measures is not None:
             measures.add(rows[span.clip], start, truth, output, squares, distances)
+        if look is not None:
+            look(span, codes, output)
         frames += len(output)
         token_frames += span.stop - span.start
         if posterior is not None:

@@ -454,13 +454,13 @@ class _Training:
                 raise DataError(what, file=self.run / "checkpoints" / f"step-{self.step:06d}") from error
             self.report.note(f"going on from step {self.step}")
         if metrics.exists():
-            kept = [(line, record) for line, record in _records(metrics) if record["step"] <= self.step]
+            kept = [(line, record) for line, record in records(metrics) if record["step"] <= self.step]
             publish_bytes(metrics, b"".join(line for line, _ in kept), force=True)
             self.evaluated = max((record["step"] for _, record in kept if record["split"] == "val"), default=0)
         return found is not None
 
 
-def _records(metrics: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+def records(metrics: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """The lines of metrics.jsonl and what they say, but one that a kill cut off; DataError for any other text."""
     for number, line in enumerate(metrics.read_bytes().splitlines(keepends=True), 1):
         if not line.endswith(b"\n"):
