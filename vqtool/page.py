@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 GRAIN = 2000  # steps of the numbers of a clip in the height of its body, or in the range of its column
 MOST_COLUMNS = 48  # curves of a layout without joints: those that come back worst
+MOST_TYPICAL = 4096  # codes of all layers that have their typical motion in the page: the most used of each layer
 MOST_PAIRS = 1 << 16  # of a layer's transitions, the most frequent
 # The joints of two layouts whose files know none: https://arxiv.org/abs/2204.14109
 PARENTS = {
@@ -288,7 +289,8 @@ def _typical(draw: Drawing, survey: Survey, layer: int, blobs: dict[str, str]) -
     windows = survey.typical[layer]
     if not windows:
         return None
-    codes = sorted(windows)
+    counts = survey.usage.layers[layer].counts if isinstance(survey.usage, CodebookReport) else np.zeros(0)
+    codes = sorted(sorted(windows, key=lambda code: -counts[code])[: MOST_TYPICAL // len(survey.typical)])
     tracks = [draw.values(windows[code]) for code in codes]
     together = np.concatenate(tracks)
     middle = _middle(draw, together) if draw.columns else np.zeros(together.shape[1])

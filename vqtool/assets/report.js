@@ -30,7 +30,10 @@ function short(value) {
   if (size >= 1e5 || size < 1e-3) return value.toExponential(0).replace("e+", "e");
   return String(Number(value.toPrecision(3)));
 }
-const percent = (share) => (share > 0 && share < 0.0995 ? `${say(100 * share, 1)} %` : `${say(100 * share)} %`);
+function percent(share) {
+  if (share > 0 && share < 0.0005) return "under 0.1 %";
+  return share < 0.0995 ? `${say(100 * share, 1)} %` : `${say(100 * share)} %`;
+}
 const seconds = (frame) => `${say(frame / tokenizer.fps, 2)} s`;
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const isDark = () => matchMedia("(prefers-color-scheme: dark)").matches;
@@ -90,7 +93,7 @@ function sized(canvas, width, height) {
   canvas.width = Math.max(1, Math.round(width * ratio));
   canvas.height = Math.max(1, Math.round(height * ratio));
   canvas.style.height = `${height}px`;
-  const pen = canvas.getContext("2d");
+  const pen = canvas.getContext("2d", { willReadFrequently: true }); // by the CPU: a software GPU takes seconds for long paths
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   return pen;
 }
@@ -238,7 +241,7 @@ class Scene {
   }
   look(frame) {
     const y = this.ground + 0.48 * this.size;
-    let reach = 1.9 * this.size;
+    let reach = 2.1 * this.size;
     if (this.follow) {
       const [x, z] = this.rootAt(frame);
       this.camera.target = [x, y, z];
@@ -271,7 +274,8 @@ class Solid extends Scene {
     this.scene.add(this.sky, this.sun);
     this.bodies = {};
     const lines = [];
-    for (let n = -40; n <= 40; n++) lines.push(n, 0, -40, n, 0, 40, -40, 0, n, 40, 0, n);
+    for (let n = -14; n <= 14; n++) // cell by cell: software renderers lose long lines that pass behind the eye
+      for (let m = -14; m < 14; m++) lines.push(n, 0, m, n, 0, m + 1, m, 0, n, m + 1, 0, n);
     this.grid = new T.LineSegments(new T.BufferGeometry(), new T.LineBasicMaterial());
     this.grid.geometry.setAttribute("position", new T.BufferAttribute(new Float32Array(lines), 3));
     this.scene.add(this.grid);
@@ -409,9 +413,18 @@ class Flat extends Scene {
 
 // ---------------------------------------------------------------- columns as curves
 
+const CLOSE_UP_S = 8;
+const tokensOf = (clip) => Math.ceil(clips[clip].frames / stepFrames);
+// Which tokens of the clip are seen: some seconds of a long one at a time, or all.
+function closeUp(frame) {
+  const all = tokensOf(player.clip), most = Math.ceil((CLOSE_UP_S * tokenizer.fps) / stepFrames);
+  const shown = player.close ? Math.min(all, most) : all;
+  return { first: clamp(Math.floor(frame / stepFrames / shown) * shown, 0, all - shown), shown };
+}
 class Curves {
+  // `seek`: what a click on a frame does; without it the box is that of a code, and all of it is shown.
   constructor(box, rows, seek) {
-    Object.assign(this, { box, rows, first: 0, frame: 0 });
+    Object.assign(this, { box, rows, seek, first: 0, frame: 0 });
     this.canvas = make("canvas", { "aria-hidden": true });
     box.append(this.canvas);
     box.classList.add("columns-stage");
@@ -419,17 +432,24 @@ class Curves {
     restyles.push(() => this.resize());
     if (seek)
       box.addEventListener("pointerdown", (event) => {
-        if (this.motion) seek(Math.round(((event.clientX - box.getBoundingClientRect().left - 12) / (this.width - 24)) * (this.motion.frames - 1)));
+        if (this.motion) seek(this.start + Math.round(((event.clientX - box.getBoundingClientRect().left - 12) / (this.width - 24)) * (this.shown - 1)));
       });
   }
   show(motion, tracks) {
     Object.assign(this, { motion, tracks });
     this.resize();
   }
+  turnTo(frame) {
+    const { frames } = this.motion;
+    const { first, shown } = this.seek ? closeUp(frame) : { first: 0, shown: frames };
+    this.start = first * stepFrames;
+    this.shown = Math.min(shown * stepFrames, frames - this.start);
+  }
   resize() {
     if (!this.motion || !this.box.clientWidth) return;
     this.width = this.box.clientWidth;
-    const { frames, columns, at } = this.motion;
+    this.turnTo(this.frame);
+    const { columns, at } = this.motion, first = this.start, end = first + this.shown;
     const shown = Math.min(this.rows, columns - this.first);
     const top = this.rows > 3 ? 34 : 6, high = this.rows > 3 ? 68 : 58;
     this.height = top + shown * high + 6;
@@ -440,7 +460,7 @@ class Curves {
       const column = this.first + row, y0 = top + row * high + 18, y1 = top + (row + 1) * high - 4;
       let low = Infinity, most = -Infinity;
       for (const { track } of this.tracks)
-        for (let frame = 0; frame < frames; frame++) {
+        for (let frame = first; frame < end; frame++) {
           const value = at(track, column, frame);
           low = Math.min(low, value);
           most = Math.max(most, value);
@@ -460,7 +480,7 @@ class Curves {
         pen.strokeStyle = style(role === "truth" ? "--truth" : "--accent");
         pen.lineWidth = role === "truth" ? 2 : 1.3;
         pen.beginPath();
-        for (let frame = 0; frame < frames; frame++)
+        for (let frame = first; frame < end; frame++)
           pen.lineTo(this.x(frame), y1 - 2 - ((at(track, column, frame) - low) / range) * (y1 - y0 - 4));
         pen.stroke();
       }
@@ -468,11 +488,14 @@ class Curves {
     this.draw(this.frame);
   }
   x(frame) {
-    return 12 + (frame / Math.max(1, this.motion.frames - 1)) * (this.width - 24);
+    return 12 + ((frame - this.start) / Math.max(1, this.shown - 1)) * (this.width - 24);
   }
   draw(frame) {
     this.frame = frame;
     if (!this.pen) return;
+    const { start, shown } = this;
+    this.turnTo(frame);
+    if (start !== this.start || shown !== this.shown) return this.resize();
     this.pen.clearRect(0, 0, this.width, this.height);
     this.pen.drawImage(this.still, 0, 0, this.width, this.height);
     this.pen.fillStyle = style("--ink");
@@ -497,7 +520,7 @@ async function viewIn(box, rows, seek) {
 
 // ---------------------------------------------------------------- the player
 
-const player = { clip: 0, step: Math.max(0, steps.length - 1), frame: 0, playing: false, speed: 1, row: 0, code: null };
+const player = { clip: 0, step: Math.max(0, steps.length - 1), frame: 0, playing: false, speed: 1, row: 0, code: null, close: true };
 let view = null, codeView = null, motion = null;
 
 async function open(clip, frame = 0) {
@@ -508,6 +531,8 @@ async function open(clip, frame = 0) {
   motion = found;
   $("clip-name").textContent = name;
   $("scrub").max = frames - 1;
+  $("close-box").hidden = frames <= CLOSE_UP_S * tokenizer.fps;
+  player.frame = frame;
   document.querySelectorAll("#clips tr[aria-current]").forEach((row) => row.removeAttribute("aria-current"));
   const row = document.querySelector(`#clips tr[data-clip="${clip}"]`);
   row?.setAttribute("aria-current", "true");
@@ -571,13 +596,15 @@ function setStep(step) {
 // ---------------------------------------------------------------- tokens
 
 const strip = $("strip");
-let stripStill = null;
+let stripStill = null, part = { first: 0, shown: 1 };
 const rowHigh = () => (layers.length > 12 ? 9 : layers.length > 6 ? 13 : layers.length > 1 ? 17 : 24);
 const covered = (token) => [token * stepFrames, Math.min((token + 1) * stepFrames, clips[player.clip].frames) - 1];
 
 function drawStrip() {
   if (!codes || !strip.clientWidth) return;
-  const width = strip.clientWidth, high = rowHigh(), { tokens } = clips[player.clip];
+  const width = strip.clientWidth, high = rowHigh();
+  part = closeUp(player.frame);
+  const { first, shown: tokens } = part;
   const height = high * layers.length + 2;
   stripStill = make("canvas");
   const pen = sized(stripStill, width, height);
@@ -588,7 +615,7 @@ function drawStrip() {
   for (let q = 0; q < layers.length; q++) {
     pen.globalAlpha = q < steps[player.step] ? 1 : 0.2;
     for (let token = 0; token < tokens; token++) {
-      const code = codeAt(player.clip, q, token), x = token * wide, y = q * high;
+      const code = codeAt(player.clip, q, first + token), x = token * wide, y = q * high;
       pen.fillStyle = codeColour(q, code);
       pen.fillRect(x, y, Math.max(wide - gap, 0.5), high - 1);
       if (wide >= 23 && high >= 14) {
@@ -609,17 +636,17 @@ function drawStrip() {
     if (high < 11) name.style.fontSize = "8px";
     return name;
   }));
-  strip.setAttribute("aria-valuemax", tokens - 1);
+  strip.setAttribute("aria-valuemax", clips[player.clip].tokens - 1);
   drawHead();
 }
 function drawHead() {
   if (!stripStill) return;
+  if (closeUp(player.frame).first !== part.first) return drawStrip();
   const width = strip.clientWidth, height = parseFloat(strip.style.height);
   const pen = strip.getContext("2d");
   pen.clearRect(0, 0, width, height);
   pen.drawImage(stripStill, 0, 0, width, height);
-  const { tokens } = clips[player.clip];
-  const x = ((Math.floor(player.frame) + 0.5) / (tokens * stepFrames)) * width;
+  const x = ((Math.floor(player.frame) + 0.5 - part.first * stepFrames) / (part.shown * stepFrames)) * width;
   pen.fillStyle = style("--card");
   pen.fillRect(x - 2, 0, 4, height);
   pen.fillStyle = style("--ink");
@@ -639,7 +666,7 @@ function useText(q, code) {
 function under(event) {
   const box = strip.getBoundingClientRect();
   return {
-    token: clamp(Math.floor(((event.clientX - box.left) / box.width) * clips[player.clip].tokens), 0, clips[player.clip].tokens - 1),
+    token: part.first + clamp(Math.floor(((event.clientX - box.left) / box.width) * part.shown), 0, part.shown - 1),
     q: clamp(Math.floor((event.clientY - box.top) / rowHigh()), 0, layers.length - 1),
   };
 }
@@ -720,7 +747,8 @@ function ticks(low, high, log) {
 function lineChart({ title, about, series, x, y, log = false, zero = true, dots = false }) {
   const kept = series.map((one) => ({ ...one, points: one.points.filter(([, v]) => v !== null && v !== undefined && (!log || v > 0)) })).filter((one) => one.points.length);
   if (!kept.length) return null;
-  const width = 520, height = 230, left = 52, right = 12, top = 12, bottom = 34;
+  let width = 520;
+  const height = 230, left = 52, right = 20, top = y ? 26 : 12, bottom = 34;
   const xs = kept.flatMap((one) => one.points.map(([v]) => v)), ys = kept.flatMap((one) => one.points.map(([, v]) => v));
   let [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
   if (zero && !log) y0 = Math.min(0, y0);
@@ -732,9 +760,11 @@ function lineChart({ title, about, series, x, y, log = false, zero = true, dots 
   const px = (v) => left + ((v - x0) / (x1 - x0)) * (width - left - right);
   const py = (v) => height - bottom - scale(v, y0, y1) * (height - top - bottom);
   const ends = kept.slice(0, 8).map((one) => `${one.name} from ${short(one.points[0][1])} to ${short(one.points.at(-1)[1])}`).join("; ");
-  const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}: ${y} over ${x}. ${ends}` });
+  const svg = make("svg", { role: "img", "aria-label": `${title}: ${y} over ${x}. ${ends}` });
   const legend = make("ul", { class: "legend" });
   function draw() {
+    width = clamp(svg.clientWidth || width, 260, 640);
+    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     const parts = [];
     for (const v of ticks(y0, y1, log))
       parts.push(make("line", { class: "rule", x1: left, x2: width - right, y1: py(v), y2: py(v) }), make("text", { x: left - 8, y: py(v) + 4, "text-anchor": "end" }, short(v)));
@@ -746,7 +776,7 @@ function lineChart({ title, about, series, x, y, log = false, zero = true, dots 
       const line = make("path", { d: path, fill: "none", "stroke-width": 1.8, "stroke-linejoin": "round" });
       line.style.stroke = colour;
       parts.push(line);
-      if (dots || one.points.length < 3)
+      if (dots || one.points.length < 2)
         for (const [a, b] of one.points) {
           const dot = make("circle", { cx: px(a), cy: py(b), r: 3.2 });
           dot.style.fill = colour;
@@ -763,6 +793,7 @@ function lineChart({ title, about, series, x, y, log = false, zero = true, dots 
   const cursor = make("line", { class: "cursor", y1: top, y2: height - bottom, visibility: "hidden" });
   draw();
   restyles.push(draw);
+  new ResizeObserver(() => Math.abs(svg.clientWidth - width) > 1 && svg.clientWidth <= 640 && draw()).observe(svg);
   svg.addEventListener("pointermove", (event) => {
     const box = svg.getBoundingClientRect();
     const at = x0 + (((event.clientX - box.left) / box.width) * width - left) / (width - left - right) * (x1 - x0);
@@ -826,7 +857,7 @@ function showSummary() {
   if (figures.mpjpe_pose_mm !== null) items.push(["pose error", say(figures.mpjpe_pose_mm, 1), "mm"], ["error along the path", say(figures.mpjpe_mm), "mm"]);
   items.push(["token frames a second", short(figures.token_frames_per_second), ""]);
   if (layers.length) {
-    items.push(["rate", say(figures.bits_per_second), "bits/s"], ["codes used", range(layers.map((one) => 100 * one.usage)), "%"], ["perplexity", range(layers.map((one) => one.perplexity)), `of ${alike}`]);
+    items.push(["rate", say(figures.bits_per_second), "bits/s"], ["codes used", range(layers.map((one) => Math.floor(100 * one.usage))), "%"], ["perplexity", range(layers.map((one) => one.perplexity)), `of ${alike}`]);
   } else items.push(["active units", say(usage.active_units), `of ${usage.latent_dim}`], ["KL", say(usage.kl, 1), "nats"]);
   $("figures").replaceChildren(...items.map(([name, value, unit]) => make("div", {}, make("dt", {}, name), make("dd", {}, value, unit ? make("small", {}, ` ${unit}`) : null))));
   $("verdict").textContent = `${usage.verdict[0].toUpperCase()}${usage.verdict.slice(1)}.`;
@@ -834,12 +865,21 @@ function showSummary() {
   $("foot").textContent = `Tokenizer ${tokenizer.id.slice(0, 16)}. ${clips.length} of ${say(figures.clips)} clips are in this page. Made by vqtool; three.js under the MIT licence.`;
 }
 
+// What all names begin with, up to a mark between words: the list is narrow.
+function commonStart(names) {
+  let start = names[0] ?? "";
+  for (const name of names) while (!name.startsWith(start)) start = start.slice(0, -1);
+  start = start.replace(/[^\/_.\-\s]*$/, "");
+  return names.length > 1 && start.length > 3 ? start.length : 0;
+}
+
 function showClips() {
+  const cut = commonStart(clips.map((clip) => clip.name));
   const joints = clips.some((clip) => clip.pose_mm[0] !== null && clip.pose_mm[0] !== undefined);
   const words = { worst: "worst", median: "median", other: "in between" };
   const body = make("tbody");
   clips.forEach((clip, n) => {
-    const name = make("button", { type: "button", title: clip.name }, clip.name);
+    const name = make("button", { type: "button", title: clip.name, "aria-label": clip.name }, cut ? `…${clip.name.slice(cut)}` : clip.name);
     const cells = [make("td", {}, name, make("small", {}, `${words[clip.kind]}, ${seconds(clip.frames)}`)), make("td", {}, say(clip.nmse.at(-1), 4))];
     if (joints) cells.push(make("td", {}, say(clip.pose_mm.at(-1), 1)));
     body.append(make("tr", { "data-clip": n, onclick: () => open(n) }, ...cells));
@@ -902,7 +942,7 @@ function showReconstruction() {
       ["foot skate, decoded", figures.foot_skate_mm_s, 0, "mm/s"], ["foot skate, original", figures.foot_skate_true_mm_s, 0, "mm/s"],
       ["drift at the end", figures.drift_mm, 0, "mm"], ["heading at the end", figures.drift_degrees, 1, "degrees"],
     ].filter(([, value]) => value !== null).map(([name, value, digits, unit]) => [name, say(value, digits), unit]);
-    box.append(figure("Joints", "Mean errors with all layers.", table(["measure", "", ""], rows, "Joint errors")));
+    box.append(figure("Joints", "Mean errors with all layers.", table(["measure", "mean", "unit"], rows, "Joint errors")));
   }
 }
 
@@ -919,12 +959,13 @@ const runsOf = (numbers) => {
 function showCodebook() {
   const box = $("codebook-body");
   if (!layers.length) {
+    $("codebook-title").textContent = document.querySelector("nav a[href='#codebook']").textContent = "Latents";
     const sorted = usage.dimensions.map((one, n) => ({ ...one, n })).sort((a, b) => b.kl - a.kl);
     box.append(lineChart({ title: "KL of each latent dimension", about: "Sorted; dimensions near 0 carry nothing.", series: [{ name: "KL", points: sorted.map((one, n) => [n, one.kl]) }], x: "dimension, largest first", y: "nats a token frame" }));
     return;
   }
   const rows = layers.map((one, q) => [layerName(q), say(one.codebook_size), say(one.used), say(one.dead), say(one.perplexity, 1), say(one.bits, 2), say(one.bigram_bits, 2), one.status]);
-  box.append(make("div", { class: "card" }, table(["", "codes", "used", "dead", "perplexity", "bits", "bits after the last", "status"], rows, "Use of the codes by layer")));
+  box.append(make("div", { class: "card" }, table(["", "codes", "used", "dead", "perplexity", "bits", "bits, given the one before", "status"], rows, "Use of the codes by layer")));
   const tabs = make("fieldset", { class: "tabs" }, make("legend", { class: "hidden" }, "Layer"));
   const place = make("div", { class: "columns" });
   layers.forEach((_, q) => {
@@ -970,7 +1011,7 @@ async function showMap(q, place, pick, told, most) {
   const { counts, map_share: share, codebook_size: size } = layers[q];
   const xy = await integers(`map-${q}`, Int16Array);
   let spots = [];
-  const high = (width) => Math.min(360, width * 0.8);
+  const high = (width) => Math.min(440, width * 0.8);
   const canvas = canvasOf(high, `Map of the code vectors of ${layerName(q)}`, (pen, width, height) => {
     const low = [Infinity, Infinity], up = [-Infinity, -Infinity];
     for (let code = 0; code < size; code++) for (const axis of [0, 1]) {
@@ -1022,7 +1063,7 @@ async function showPairs(q, place, pick) {
     for (let i = 0; i < pairs; i++) if (bin[from[i]] >= 0 && bin[to[i]] >= 0) cells[bin[from[i]] * count + bin[to[i]]] += numbers[pairs + i];
   };
   arrange();
-  const canvas = canvasOf((width) => Math.min(width, 420), `Transitions of ${layerName(q)}`, (pen, width, height) => {
+  const canvas = canvasOf((width) => Math.min(width, 440), `Transitions of ${layerName(q)}`, (pen, width, height) => {
     wide = Math.min(width, height);
     const most = Math.log1p(cells.reduce((a, b) => Math.max(a, b), 0));
     pen.fillStyle = style("--faint");
@@ -1056,31 +1097,51 @@ function showTraining() {
   const terms = ["loss", "reconstruction", "velocity", "positions", "joints", "commitment", "codebook", "kl"].filter((name) => train.some((one) => one[name] > 0));
   const spread = (records, key) => { const v = records.map((one) => one[key]).filter((x) => x > 0); return v.length > 1 && Math.max(...v) / Math.min(...v) > 8; };
   const each = (key, factor = 1) => layers.map((_, q) => ({ name: layerName(q), points: of(val, key, q).map(([step, v]) => [step, v === undefined ? null : v * factor]) }));
-  const charts = [
-    { title: "Loss in training", about: "And its terms before their weights.", series: terms.map((name) => ({ name, points: of(train, name) })), x: "step", y: "", log: true },
-    { title: "Validation", about: val.length === 1 ? "Looked at once, at the last step." : null, series: [{ name: "normalised MSE", points: of(val, "nmse") }], x: "step", y: "normalised MSE", log: spread(val, "nmse") },
+  const looks = val.length > 1 ? [
+    { title: "Validation", series: [{ name: "normalised MSE", points: of(val, "nmse") }], x: "step", y: "normalised MSE", log: spread(val, "nmse") },
     layers.length ? { title: "Codes used, validation", series: each("usage", 100), x: "step", y: "% of the codes" } : { title: "KL, validation", series: [{ name: "KL", points: of(val, "kl") }], x: "step", y: "nats" },
     layers.length ? { title: "Perplexity, validation", series: each("perplexity"), x: "step", y: "effective codes" } : null,
+  ] : [];
+  const charts = [
+    { title: "Loss in training", about: "And its terms before their weights.", series: terms.map((name) => ({ name, points: of(train, name) })), x: "step", y: "", log: true },
+    ...looks,
     { title: "Learning rate", series: [{ name: "lr", points: of(train, "lr") }], x: "step", y: "" },
   ];
   box.append(...charts.filter(Boolean).map(lineChart).filter(Boolean));
+  if (val.length === 1) {
+    const [one] = val;
+    const rows = [["normalised MSE", say(one.nmse, 4)], ["normalised MAE", say(one.nmae, 4)]];
+    layers.forEach((_, q) => one.usage && rows.push([`codes used, ${layerName(q)}`, percent(one.usage[q])], [`perplexity, ${layerName(q)}`, say(one.perplexity[q], 1)]));
+    if (one.kl !== undefined) rows.push(["KL, nats a token frame", say(one.kl, 2)]);
+    box.append(figure("Validation", `Looked at once, at step ${say(one.step)}.`, table(["measure", ""], rows, "Validation")));
+  }
 }
 
 // ---------------------------------------------------------------- hands and keys
 
 function listen() {
+  const told = ["Space plays", "arrow keys step a frame (with Shift a second)", "N and P change the clip"];
+  if (decodedTracks > 1) told.push("[ and ] the layers");
+  if (data.skeleton) told.push("drag turns the view, + and \u2212 zoom");
+  $("hint").textContent = `${told.join(", ")}.${layers.length ? " Click a token to see its code." : ""}`;
   $("play").addEventListener("click", () => play());
   $("scrub").addEventListener("input", (event) => (play(false), seek(Number(event.target.value))));
   $("speed").addEventListener("change", (event) => (player.speed = Number(event.target.value)));
   $("layers").max = decodedTracks - 1;
   $("layers").addEventListener("input", (event) => setStep(Number(event.target.value)));
   $("layers-box").hidden = decodedTracks < 2;
-  if (decodedTracks < 2) $("layers-box").style.display = "none";
+
   for (const input of document.querySelectorAll("input[name=arrange]"))
     input.addEventListener("change", () => ((view.beside = input.value === "beside"), view.draw(Math.floor(player.frame))));
+  $("close").addEventListener("change", (event) => {
+    player.close = event.target.checked;
+    drawStrip();
+    view.resize();
+  });
   $("follow").addEventListener("change", (event) => ((view.follow = event.target.checked), view.draw(Math.floor(player.frame))));
   if (!data.skeleton) {
-    $("arrange").style.display = $("follow-box").style.display = "none";
+    $("arrange").hidden = true;
+    $("follow-box").hidden = true;
     $("stage").setAttribute("aria-label", "Columns of original and decoded motion as curves. Arrow keys step frames, space plays.");
     $("pager").hidden = data.columns.length <= view.rows;
     const turn = (by) => ((view.first = clamp(view.first + by * view.rows, 0, Math.max(0, data.columns.length - view.rows))), view.resize());
