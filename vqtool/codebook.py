@@ -118,9 +118,7 @@ def count_codes(tokens: TokenSet) -> list[PairTable | PairList]:
     return count_blocks(tokens.header.codebook_sizes, tokens.offsets, tokens.checked_blocks())
 
 
-def count_blocks(
-    sizes: Sequence[int], offsets: np.ndarray, blocks: Iterable[np.ndarray]
-) -> list[PairTable | PairList]:
+def count_blocks(sizes: Sequence[int], offsets: np.ndarray, blocks: Iterable[np.ndarray]) -> list[PairTable | PairList]:
     """Count codes and pairs of each layer of blocks [n, Q] of clips end to end, which begin and end at `offsets`.
 
     A clip's first token follows the pretended code K, so no pair crosses the boundary of two clips and one

@@ -68,7 +68,8 @@ class Drawing:
             return frames
         scale = 0.001 if self.layout == "kit" else 1.0
         full = np.pad(frames, ((0, 0), (0, self.dim - frames.shape[1])))
-        return scale * recover_positions(full).reshape(len(frames), -1)
+        positions: np.ndarray = scale * recover_positions(full).reshape(len(frames), -1)
+        return positions
 
     def grains(self, values: np.ndarray) -> np.ndarray:
         """What one integer is worth, for each column of values [n, columns]: all alike for joints."""
@@ -109,7 +110,8 @@ def packed_motion(tracks: Sequence[np.ndarray], grains: np.ndarray, middle: np.n
 def unpacked_motion(text: str, tracks: int, grains: np.ndarray, middle: np.ndarray) -> np.ndarray:
     """[tracks, T, columns] again, to half a grain."""
     steps = np.cumsum(unpacked(text, "int16").reshape(tracks, len(grains), -1), axis=2, dtype=np.int16)
-    return steps.swapaxes(1, 2) * grains + middle
+    tracks_again: np.ndarray = steps.swapaxes(1, 2) * grains + middle
+    return tracks_again
 
 
 def page(

@@ -85,9 +85,7 @@ def survey(
     if not layered:
         whole = evaluations[-1]
         assert whole.kl is not None and whole.variance is not None
-        return Survey(
-            steps, evaluations, LatentReport(source, whole.token_frames, whole.variance, whole.kl), shown
-        )
+        return Survey(steps, evaluations, LatentReport(source, whole.token_frames, whole.variance, whole.kl), shown)
     sizes = codec.info.codebook_sizes
     codes = [gathered.codes[clip] for clip in clips if clip in gathered.codes]
     offsets = np.cumsum([0, *map(len, codes)])
@@ -126,7 +124,7 @@ def choose(order: Sequence[int], most: int) -> dict[int, str]:
     third = -(-most // 3)
     middle = max(0, len(order) // 2 - third // 2)
     found = dict.fromkeys(order[:third], "worst")
-    for row in order[middle : middle + third]:
+    for row in order[middle : middle + min(third, most - third)]:
         found.setdefault(row, "median")
     rest = [row for row in order if row not in found]
     left = min(most - len(found), len(rest))
