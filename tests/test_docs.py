@@ -225,6 +225,7 @@ JSON_LINES = {
         "evaluate runs/imu sample_data/wrist_imu.h5 --split test --by-layers --num-quantizers 2",
         "evaluate runs/humanoid sample_data/humanoid.h5",
     ],
+    "report": ["report runs/imu sample_data/wrist_imu.h5 --split test --clips 2 -o json.html"],
     "import": ["import mocap -o json.h5", "import lm_output.txt --like runs/mocap -o json.generated.h5"],
     "validate": ["validate sample_data/wrist_imu.h5"],
     "stats": ["stats motion.h5"],

@@ -63,7 +63,7 @@ class Drawing:
     def values(self, frames: np.ndarray) -> np.ndarray:
         """[T, 3 J] metres or [T, columns] of frames [T, D], or of their first columns as far as joints need them."""
         if self.columns:
-            return frames[:, self.columns]
+            return np.take(frames, self.columns, axis=1)
         if self.layout == "positions":
             return frames
         scale = 0.001 if self.layout == "kit" else 1.0
@@ -74,7 +74,8 @@ class Drawing:
     def grains(self, values: np.ndarray) -> np.ndarray:
         """What one integer is worth, for each column of values [n, columns]: all alike for joints."""
         if self.columns:
-            return np.maximum(np.ptp(values, axis=0) / GRAIN, 1e-12)
+            ranges: np.ndarray = np.maximum(np.ptp(values, axis=0) / GRAIN, 1e-12)
+            return ranges
         joints = values.reshape(len(values), -1, 3)
         size = float(np.median(np.ptp(joints, axis=1).max(1)))
         grain = max(size / GRAIN, float(np.abs(values).max()) / 32000, 1e-9)
