@@ -285,6 +285,15 @@ def test_side_by_side_parts_the_skeletons(page: Page) -> None:
     assert red[1] > red[0] + 40
 
 
+def test_the_roots_can_be_drawn_together(page: Page) -> None:
+    page("seek(50)")
+    assert page("view.shift('decoded', view.tracks[1].track, 50)") == [0, 0, 0]
+    page.click("#together")
+    apart = page("[0, 2].map((axis) => motion.at(0, axis, 50) - motion.at(1 + player.step, axis, 50))")
+    assert page("view.shift('decoded', view.tracks[1].track, 50)") == [apart[0], 0, apart[1]] != [0, 0, 0]
+    assert page("view.shift('truth', 0, 50)") == [0, 0, 0]
+
+
 def test_pointing_at_a_token_tells_its_code_and_a_click_shows_it(page: Page) -> None:
     left, top, width, height = page.place("#strip")
     tokens = page("clips[0].tokens")

@@ -190,6 +190,7 @@ class Scene {
     this.frame = 0;
     this.beside = false;
     this.follow = true;
+    this.together = false;
     this.canvas = make("canvas", { "aria-hidden": true });
     box.append(this.canvas);
     box.classList.add("solid");
@@ -252,11 +253,14 @@ class Scene {
     const narrow = Math.max(1, (this.beside ? 1.35 : 0.9) / (this.box.clientWidth / this.box.clientHeight || 1));
     this.camera.distance = (this.beside ? 1.1 : 1) * reach * narrow * (this.camera.factor ?? 1);
   }
-  shift(role) {
-    if (!this.beside) return [0, 0, 0];
+  // How far a figure is drawn from where it is: apart, and with the root of the original where that is asked for.
+  shift(role, track, frame) {
+    const { at } = this.motion, first = this.tracks[0].track;
+    const back = this.together ? [0, 2].map((axis) => at(first, axis, frame) - at(track, axis, frame)) : [0, 0];
+    if (!this.beside) return [back[0], 0, back[1]];
     const { right } = this.camera.axes;
     const way = (role === "truth" ? -0.42 : 0.42) * this.size;
-    return right.map((value) => value * way);
+    return [right[0] * way + back[0], 0, right[2] * way + back[1]];
   }
 }
 
@@ -347,7 +351,7 @@ class Solid extends Scene {
     const thin = (parents ? 0.011 : 0.016) * size;
     for (const { role, track } of this.tracks) {
       const { bones, knots, path } = this.bodies[role];
-      const shift = this.shift(role);
+      const shift = this.shift(role, track, frame);
       path.position.set(...shift);
       const places = [];
       for (let joint = 0; joint < joints; joint++) {
@@ -397,7 +401,7 @@ class Flat extends Scene {
     pen.clearRect(0, 0, width, height);
     pen.lineCap = "round";
     for (const { role, track } of this.tracks) {
-      const shift = this.shift(role);
+      const shift = this.shift(role, track, frame);
       pen.strokeStyle = pen.fillStyle = style(role === "truth" ? "--truth" : "--accent");
       pen.lineWidth = 3;
       for (let joint = 0; joint < this.motion.columns / 3; joint++) {
@@ -1068,7 +1072,7 @@ async function showPairs(q, place, pick) {
     const most = Math.log1p(cells.reduce((a, b) => Math.max(a, b), 0));
     pen.fillStyle = style("--faint");
     pen.fillRect(0, 0, wide, wide);
-    const cell = wide / count, tones = Array.from({ length: 17 }, (_, n) => mix(0.2 + (0.8 * n) / 16, "--faint"));
+    const cell = wide / count, tones = Array.from({ length: 17 }, (_, n) => mix(0.4 + (0.6 * n) / 16, "--faint"));
     for (let i = 0; i < cells.length; i++) {
       if (!cells[i]) continue;
       pen.fillStyle = tones[Math.round((16 * Math.log1p(cells[i])) / most)];
@@ -1138,10 +1142,11 @@ function listen() {
     drawStrip();
     view.resize();
   });
+  $("together").addEventListener("change", (event) => ((view.together = event.target.checked), view.draw(Math.floor(player.frame))));
   $("follow").addEventListener("change", (event) => ((view.follow = event.target.checked), view.draw(Math.floor(player.frame))));
   if (!data.skeleton) {
     $("arrange").hidden = true;
-    $("follow-box").hidden = true;
+    $("follow-box").hidden = $("together-box").hidden = true;
     $("stage").setAttribute("aria-label", "Columns of original and decoded motion as curves. Arrow keys step frames, space plays.");
     $("pager").hidden = data.columns.length <= view.rows;
     const turn = (by) => ((view.first = clamp(view.first + by * view.rows, 0, Math.max(0, data.columns.length - view.rows))), view.resize());
