@@ -47,6 +47,8 @@ def main() -> None:
         module = importlib.import_module(f"benchmarks.{name}")
         begin = time.monotonic()
         part = [f"\n## {module.TITLE}\n", f"{module.__doc__.strip()}\n", table(module.measure(asked.quick))]
+        if hasattr(module, "counts"):
+            part.append(module.counts())
         print("\n".join(part), f"\n({time.monotonic() - begin:.0f} s)", flush=True)
         page += part
     if not asked.names and not asked.quick:
