@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from vqtool.cli.codebook_view import show, terminal
@@ -285,6 +286,25 @@ def test_no_line_about_latents_is_longer_than_80_columns(tmp_path: Path, count: 
     mean = np.random.default_rng(0).normal(size=(count, dim))
     text = rendered(latents_file(tmp_path / "latents.h5", mean, mean))
     assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("width", [40, 60, 120])
+@pytest.mark.parametrize("sizes", [(300,), (512,) * 12, (65536,) * 3])
+def test_no_line_is_longer_than_the_terminal(tmp_path: Path, sizes: tuple[int, ...], width: int) -> None:
+    codes = np.random.default_rng(0).integers(0, sizes, size=(2000, len(sizes)))
+    path = tokens_file(tmp_path / "t.h5", codes, *sizes)
+    console = Console(file=io.StringIO(), width=width, markup=False, highlight=False)
+    show(inspect(path), 20, console)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= width
+    if sizes == (300,):
+        assert max(map(len, lines)) > width - 10  # and it is made use of
+
+
+def test_a_narrow_terminal_leaves_out_what_the_table_can_spare(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=60, markup=False, highlight=False)
+    show(inspect(tokens_file(tmp_path / "t.h5", [0, 1] * 20, 512)), 0, console)
+    assert "layer    K  used  usage %  perplexity  bits  bigram bits\n" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_terminal_that_knows_only_ascii_gets_ascii(tmp_path: Path) -> None:

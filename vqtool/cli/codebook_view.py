@@ -1,11 +1,11 @@
-"""The picture of a codebook or latent report in a terminal: table, histogram, bars and verdict in 80 columns."""
+"""The picture of a codebook or latent report in a terminal of any width: table, histogram, bars and verdict."""
 
 from __future__ import annotations
 
 import math
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
 
 import numpy as np
@@ -16,7 +16,8 @@ from rich.text import Text
 from vqtool.errors import printable
 from vqtool.inspection import COLLAPSED, FEW, HEALTHY, IDLE, CodebookReport, LatentReport, LayerUsage, Source
 
-WIDTH = 80
+WIDTH = 80  # off a terminal
+NARROWEST, WIDEST = 40, 120
 INDENT = 4  # room for a layer's number
 NAME_WIDTH = 14
 HISTOGRAM_LINES = 6  # shared by the layers
@@ -29,25 +30,30 @@ STYLES = {HEALTHY: "green", IDLE: "green", FEW: "red", COLLAPSED: "red"}
 def show(report: CodebookReport | LatentReport, top: int, console: Console | None = None) -> None:
     """Print the report to stdout or `console`, with `top` codes a layer; in ASCII where blocks cannot be encoded."""
     console = console or terminal()
-    draw = Drawing(console.encoding, console.options.ascii_only)
+    draw = Drawing(console)
     parts = _codebook(report, top, draw) if isinstance(report, CodebookReport) else _latents(report, top, draw)
     for part in parts:
         console.print(part)
 
 
 def terminal(file: IO[str] | None = None) -> Console:
-    """A console of 80 columns on stdout or `file` that takes text as it is; coloured only on a terminal."""
+    """A console on stdout or `file` that takes text as it is: coloured and as wide as the screen only on a terminal."""
+    on_screen = (file or sys.stdout).isatty()
     # rich would colour a pipe under FORCE_COLOR.
-    colour = None if (file or sys.stdout).isatty() else False
-    return Console(file=file, width=WIDTH, force_terminal=colour, markup=False, highlight=False, emoji=False)
+    console = Console(
+        file=file, force_terminal=None if on_screen else False, markup=False, highlight=False, emoji=False
+    )
+    console.width = min(max(console.width, NARROWEST), WIDEST) if on_screen else WIDTH
+    return console
 
 
 class Drawing:
-    """Text and bars, of block characters or of ASCII."""
+    """Text and bars of a console's width, of block characters or of ASCII."""
 
-    def __init__(self, encoding: str, ascii_only: bool) -> None:
-        self._encoding = encoding
-        self._up, self._across = (ASCII_UP, ASCII_ACROSS) if ascii_only else (UP, ACROSS)
+    def __init__(self, console: Console) -> None:
+        self.width = console.width
+        self._encoding = console.encoding
+        self._up, self._across = (ASCII_UP, ASCII_ACROSS) if console.options.ascii_only else (UP, ACROSS)
 
     def bar(self, fraction: float, width: int) -> Text:
         """A bar of at most `width` characters; the least one stands for anything above 0."""
@@ -58,7 +64,7 @@ class Drawing:
 
     def histogram(self, values: np.ndarray, lines: int, label: str) -> Iterator[Text]:
         """`values` [K] >= 0, sorted and averaged into columns, drawn `lines` high on a linear scale."""
-        width = WIDTH - INDENT - 1
+        width = self.width - INDENT - 1
         ranked = np.sort(values)[::-1]
         if len(ranked) > width:
             edges = np.arange(width) * len(ranked) // width
@@ -79,30 +85,50 @@ class Drawing:
 
     def entry(self, name: str, what: str, style: str = "") -> Text:
         """A name and its text, which goes on below itself."""
-        lines = textwrap.wrap(what, WIDTH - NAME_WIDTH, break_on_hyphens=False)
+        lines = textwrap.wrap(what, self.width - NAME_WIDTH, break_on_hyphens=False)
         text = Text(f"{name:<{NAME_WIDTH}}", style="bold")
         return text.append(f"\n{'':{NAME_WIDTH}}".join(lines), style=f"not bold {style}")
+
+    def heading(self, name: str, what: str) -> Text:
+        """A name, and what stands below it."""
+        first, *more = textwrap.wrap(f"{name}  {what}", self.width, subsequent_indent=" " * INDENT)
+        text = Text(name, style="bold").append(first[len(name) :], style="not bold dim")
+        return text.append("".join(f"\n{line}" for line in more), style="not bold dim")
+
+    def table(self, columns: Mapping[str, Sequence[str | Text]], spare: Sequence[str] = ()) -> Table:
+        """Right-aligned `columns` without lines; those of `spare` are left out in turn until it is narrow enough."""
+        columns = dict(columns)
+        for name in spare:
+            if sum(max(map(len, (head, *cells))) + 2 for head, cells in columns.items()) - 2 <= self.width:
+                break
+            del columns[name]
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for name in columns:
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in zip(*columns.values(), strict=True):
+            table.add_row(*row)
+        return table
 
 
 def _codebook(report: CodebookReport, top: int, draw: Drawing) -> Iterator[RenderableType]:
     layers = report.layers
     yield from _title(report.source, f"{_sizes(layers)} codes, {report.token_frames:,} token frames", draw)
     yield ""
-    yield _layer_table(report)
+    yield _layer_table(report, draw)
     yield ""
     if report.tokens:
-        yield _heading("usage", "share of each code, from the most used on the left; blank where dead")
+        yield draw.heading("usage", "share of each code, from the most used on the left; blank where dead")
         lines = max(1, HISTOGRAM_LINES // len(layers))
         for layer in layers:
             yield from draw.histogram(layer.counts, lines, _label(layer, layers))
         yield ""
     if report.tokens and top:
-        yield _heading("top codes", "code and its share of the tokens")
+        yield draw.heading("top codes", "code and its share of the tokens")
         for layer in layers:
             yield from _top_codes(layer, top, _label(layer, layers), draw)
         yield ""
     if any(layer.nearest for layer in layers):
-        yield _heading("nearest pair of codes", "and its distance in % of the codebook's spread")
+        yield draw.heading("nearest pair of codes", "and its distance in % of the codebook's spread")
         for layer in layers:
             if (pair := layer.nearest) is None:
                 continue
@@ -123,24 +149,21 @@ def _codebook(report: CodebookReport, top: int, draw: Drawing) -> Iterator[Rende
     yield draw.entry("verdict", report.verdict, STYLES.get(report.status, "yellow"))
 
 
-def _layer_table(report: CodebookReport) -> Table:
-    named = report.layers[0].part is not None
-    table = _table(
-        "layer", *(["part"] if named else []), "K", "used", "usage %", "perplexity", "bits", "dead", "bigram bits"
-    )
-    for layer in report.layers:
-        table.add_row(
-            str(layer.layer),
-            *([layer.part] if named else []),
-            f"{layer.codebook_size:,}",
-            f"{layer.used:,}",
-            f"{math.floor(1000 * layer.usage) / 10:.1f}",
-            f"{layer.perplexity:,.1f}",
-            f"{layer.bits:.2f}",
-            f"{len(layer.dead_codes):,}",
-            "-" if layer.bigram_bits is None else f"{layer.bigram_bits:.2f}",
-        )
-    return table
+def _layer_table(report: CodebookReport, draw: Drawing) -> Table:
+    layers = report.layers
+    columns: dict[str, list[str]] = {"layer": [str(layer.layer) for layer in layers]}
+    if layers[0].part is not None:
+        columns["part"] = [draw.plain(str(layer.part)) for layer in layers]
+    columns |= {
+        "K": [f"{layer.codebook_size:,}" for layer in layers],
+        "used": [f"{layer.used:,}" for layer in layers],
+        "usage %": [f"{math.floor(1000 * layer.usage) / 10:.1f}" for layer in layers],
+        "perplexity": [f"{layer.perplexity:,.1f}" for layer in layers],
+        "bits": [f"{layer.bits:.2f}" for layer in layers],
+        "dead": [f"{len(layer.dead_codes):,}" for layer in layers],
+        "bigram bits": ["-" if layer.bigram_bits is None else f"{layer.bigram_bits:.2f}" for layer in layers],
+    }
+    return draw.table(columns, spare=("dead", "usage %", "bits"))
 
 
 def _latents(report: LatentReport, top: int, draw: Drawing) -> Iterator[RenderableType]:
@@ -155,7 +178,7 @@ def _latents(report: LatentReport, top: int, draw: Drawing) -> Iterator[Renderab
         yield draw.entry("KL", f"{_short(float(report.kl.sum()))} nats per token frame: {information}")
         yield draw.entry("active units", f"{report.active_units} of {report.dim} (variance of the mean above 0.01)")
         yield ""
-        yield _heading("KL per dimension", "from the largest on the left")
+        yield draw.heading("KL per dimension", "from the largest on the left")
         yield from draw.histogram(np.nan_to_num(report.kl), HISTOGRAM_LINES, "")
         yield ""
     if report.token_frames != 0 and top:
@@ -165,22 +188,25 @@ def _latents(report: LatentReport, top: int, draw: Drawing) -> Iterator[Renderab
 
 
 def _dimension_table(report: LatentReport, top: int, draw: Drawing) -> Table:
-    table = _table("dimension", "variance", "KL nats")
-    table.add_column()
     finite = np.nan_to_num(report.kl)
-    for index in np.argsort(-finite, kind="stable")[:top]:
-        bar = draw.bar(finite[index] / max(finite.max(), TINY), WIDTH - 36)
-        table.add_row(str(index), _short(report.variance[index]), _short(report.kl[index]), bar)
-    return table
+    order = np.argsort(-finite, kind="stable")[:top]
+    return draw.table(
+        {
+            "dimension": [str(index) for index in order],
+            "variance": [_short(report.variance[index]) for index in order],
+            "KL nats": [_short(report.kl[index]) for index in order],
+            "": [draw.bar(finite[index] / max(finite.max(), TINY), draw.width - 36) for index in order],
+        }
+    )
 
 
 def _top_codes(layer: LayerUsage, top: int, label: str, draw: Drawing) -> Iterator[Text]:
     """Code, share and bar in newspaper columns: the ranks run down, then on to the next column."""
     codes = layer.top(top)
-    across = 4 if label else 2
+    across = max(1, (draw.width - INDENT) // (19 if label else 30))
     down = -(-len(codes) // across)
     digits = len(str(layer.codebook_size - 1))
-    bar_width = (WIDTH - INDENT) // across - digits - len(" 0.012 %  ") - 1
+    bar_width = (draw.width - INDENT) // across - digits - len(" 0.012 %  ") - 1
     for row in range(down):
         line = Text(f"{label if row == 0 else '':>{INDENT}}")
         for code in codes[row::down]:
@@ -190,14 +216,6 @@ def _top_codes(layer: LayerUsage, top: int, label: str, draw: Drawing) -> Iterat
         yield line
 
 
-def _table(*columns: str) -> Table:
-    """A table of right-aligned columns without lines."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
-
-
 def _title(source: Source, what: str, draw: Drawing) -> Iterator[Text]:
     yield Text(draw.plain(source.file), style="bold")
     if source.clips is not None and source.motion_frames is not None:
@@ -205,11 +223,9 @@ def _title(source: Source, what: str, draw: Drawing) -> Iterator[Text]:
         what += f", {source.clips:,} clip{'s' * (source.clips != 1)}, {_duration(seconds)} of motion"
     if source.kind == "run":
         what += " of its validation set"
-    yield from (Text(line) for line in textwrap.wrap(f"{draw.plain(source.bottleneck)} {source.kind}: {what}", WIDTH))
-
-
-def _heading(name: str, what: str) -> Text:
-    return Text(name, style="bold").append(f"  {what}", style="not bold dim")
+    yield from (
+        Text(line) for line in textwrap.wrap(f"{draw.plain(source.bottleneck)} {source.kind}: {what}", draw.width)
+    )
 
 
 def _label(layer: LayerUsage, layers: list[LayerUsage]) -> str:
