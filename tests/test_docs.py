@@ -220,6 +220,7 @@ JSON_LINES = {
         "inspect-codebook runs/imu",
         "inspect-codebook humanoid.latents.h5",
         "inspect-codebook runs/humanoid",
+        "inspect-codebook tokens.h5 trimmed.h5",
     ],
     "evaluate": [
         "evaluate runs/imu sample_data/wrist_imu.h5 --split test --by-layers --num-quantizers 2",

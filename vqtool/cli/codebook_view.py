@@ -1,11 +1,12 @@
-"""The picture of a codebook or latent report in a terminal of any width: table, histogram, bars and verdict."""
+"""The picture of a codebook or latent report, or of two, in a terminal of any width: table, bars and verdict."""
 
 from __future__ import annotations
 
 import math
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import IO
 
 import numpy as np
@@ -13,25 +14,29 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from vqtool.comparison import ALIKE, DIFFERENT, Comparison, Moved, Shift
 from vqtool.errors import printable
 from vqtool.inspection import COLLAPSED, FEW, HEALTHY, IDLE, CodebookReport, LatentReport, LayerUsage, Source
 
 WIDTH = 80  # off a terminal
-NARROWEST, WIDEST = 40, 120
+NARROWEST, WIDEST = 44, 120
 INDENT = 4  # room for a layer's number
 NAME_WIDTH = 14
 HISTOGRAM_LINES = 6  # shared by the layers
 UP, ASCII_UP = " ▁▂▃▄▅▆▇█", " .:-=+*%#"
 ACROSS, ASCII_ACROSS = " ▏▎▍▌▋▊▉█", " #"
 TINY = 1e-300
-STYLES = {HEALTHY: "green", IDLE: "green", FEW: "red", COLLAPSED: "red"}
+STYLES = {HEALTHY: "green", IDLE: "green", FEW: "red", COLLAPSED: "red", ALIKE: "green", DIFFERENT: "red"}
 
 
-def show(report: CodebookReport | LatentReport, top: int, console: Console | None = None) -> None:
+def show(report: CodebookReport | LatentReport | Comparison, top: int, console: Console | None = None) -> None:
     """Print the report to stdout or `console`, with `top` codes a layer; in ASCII where blocks cannot be encoded."""
     console = console or terminal()
     draw = Drawing(console)
-    parts = _codebook(report, top, draw) if isinstance(report, CodebookReport) else _latents(report, top, draw)
+    if isinstance(report, Comparison):
+        parts = _comparison(report, top, draw)
+    else:
+        parts = _codebook(report, top, draw) if isinstance(report, CodebookReport) else _latents(report, top, draw)
     for part in parts:
         console.print(part)
 
@@ -96,12 +101,12 @@ class Drawing:
         return text.append("".join(f"\n{line}" for line in more), style="not bold dim")
 
     def table(self, columns: Mapping[str, Sequence[str | Text]], spare: Sequence[str] = ()) -> Table:
-        """Right-aligned `columns` without lines; those of `spare` are left out in turn until it is narrow enough."""
+        """Right-aligned `columns` without lines; those of `spare` are left out in turn until it fits."""
         columns = dict(columns)
         for name in spare:
             if sum(max(map(len, (head, *cells))) + 2 for head, cells in columns.items()) - 2 <= self.width:
                 break
-            del columns[name]
+            columns.pop(name, None)
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for name in columns:
             table.add_column(name, justify="right", no_wrap=True)
@@ -216,6 +221,85 @@ def _top_codes(layer: LayerUsage, top: int, label: str, draw: Drawing) -> Iterat
         yield line
 
 
+def _comparison(found: Comparison, top: int, draw: Drawing) -> Iterator[RenderableType]:
+    for letter, report in zip("ab", (found.first, found.second), strict=True):
+        yield Text(f"{letter}  ", style="bold").append(draw.plain(report.source.file), style="not bold")
+        frames = f"{report.token_frames:,} token frames"
+        yield f"   {draw.plain(report.source.bottleneck)} {report.source.kind}: {_sizes(report.layers)} codes, {frames}"
+    yield ""
+    yield _comparison_table(found, draw)
+    yield ""
+    if found.shifts and top:
+        yield draw.heading("gained and lost", "codes whose share of the tokens changed most from a to b")
+        for shift in found.shifts:
+            yield from _movers(shift, top, _label(shift.first, found.first.layers), draw)
+        yield ""
+    for letter, report in zip("ab", (found.first, found.second), strict=True):
+        yield draw.entry(f"verdict of {letter}", report.verdict, STYLES.get(report.status, "yellow"))
+    yield draw.entry("together", found.verdict, STYLES.get(found.status, "yellow"))
+
+
+def _comparison_table(found: Comparison, draw: Drawing) -> Table:
+    """A row a layer; the divergence only where a code means the same in both."""
+    pairs = found.layers
+
+    def both(name: str, text: Callable[[LayerUsage], str]) -> dict[str, list[str]]:
+        return {
+            f"{name} {letter}": ["-" if pair[side] is None else text(pair[side]) for pair in pairs]
+            for side, letter in enumerate("ab")
+        }
+
+    columns = {"layer": [str(layer) for layer in range(len(pairs))]}
+    if found.first.layers[0].part is not None and found.shifts:
+        columns["part"] = [draw.plain(str(one.part if one else other.part)) for one, other in pairs if one or other]
+    if found.shifts:
+        lacking = ["-"] * (len(pairs) - len(found.shifts))
+        columns |= {
+            "JSD bits": [_bits(shift.divergence) for shift in found.shifts] + lacking,
+            "chance": [_bits(shift.chance) for shift in found.shifts] + lacking,
+            "moved": [_percent(shift.moved) for shift in found.shifts] + lacking,
+            "only a": [f"{shift.only_first:,}" for shift in found.shifts] + lacking,
+            "only b": [f"{shift.only_second:,}" for shift in found.shifts] + lacking,
+        }
+    else:
+        columns |= both("K", lambda layer: f"{layer.codebook_size:,}")
+        columns |= both("bits", lambda layer: f"{layer.bits:.2f}")
+    columns |= both("used", lambda layer: f"{layer.used:,}") | both(
+        "perplexity", lambda layer: f"{layer.perplexity:,.1f}"
+    )
+    return draw.table(columns, spare=("used a", "used b", "bits a", "bits b", "only a", "only b", "moved", "chance"))
+
+
+def _movers(shift: Shift, top: int, label: str, draw: Drawing) -> Iterator[Text]:
+    """Codes that gained and, beside or below them, that lost, with their shares in a and b."""
+    gained, lost = shift.gained(top), shift.lost(top)
+    if not gained:
+        yield Text(f"{label:>{INDENT}} no code changed its share")
+        return
+    digits = len(str(shift.first.codebook_size - 1))
+    least = digits + len(" +  0.012 % to  0.012 % ")
+    across = 2 if draw.width - INDENT >= 2 * least else 1
+    width = (draw.width - INDENT) // across
+    most = max(abs(code.second - code.first) for code in gained + lost)
+
+    def cell(sign: str, code: Moved | None) -> Text:
+        if code is None:
+            return Text(" " * width)
+        text = Text(f" {sign} {code.code:>{digits}} {_percent(code.first):>7} to {_percent(code.second):>7} ")
+        text.append(draw.bar(abs(code.second - code.first) / most, max(0, width - least)))
+        text.pad_right(width - len(text))
+        return text
+
+    rows = list(zip_longest([cell("+", code) for code in gained], [cell("-", code) for code in lost]))
+    if across == 1:
+        rows = [(one, None) for one, _ in rows] + [(other, None) for _, other in rows]
+    for number, (one, other) in enumerate(row for row in rows if any(row)):
+        line = Text(f"{label if number == 0 else '':>{INDENT}}")
+        line.append(one or " " * width).append(other or "")
+        line.rstrip()
+        yield line
+
+
 def _title(source: Source, what: str, draw: Drawing) -> Iterator[Text]:
     yield Text(draw.plain(source.file), style="bold")
     if source.clips is not None and source.motion_frames is not None:
@@ -250,6 +334,10 @@ def _percent(share: float) -> str:
     """At most seven characters: "100.0 %", "63.7 %", "2.00 %", "0.012 %"."""
     percent = 100 * share
     return f"{percent:.{1 if percent >= 10 else 2 if percent >= 0.1 else 3}f} %"
+
+
+def _bits(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def _times(ratio: float | None) -> str:

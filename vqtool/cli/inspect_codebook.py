@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from vqtool.comparison import Comparison
+
+TOP_USED, TOP_CHANGED = 20, 5  # codes listed by default
 
 
 def inspect_codebook(
@@ -17,8 +22,15 @@ def inspect_codebook(
             help="A run (its folder or tokenizer.safetensors), a tokens.h5 or a latents.h5.",
         ),
     ],
+    other: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN|TOKENS]", readable=False, help="Compare with this one: what changes towards it."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
-    top: Annotated[int, typer.Option(min=0, help="How many of the most used codes to list, for each layer.")] = 20,
+    top: Annotated[
+        int | None,
+        typer.Option(min=0, help="How many codes to list, for each layer: most used (20), or that changed most (5)."),
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="PNG", help="Draw the usage into this file too (needs the extra 'plot').")
     ] = None,
@@ -29,12 +41,28 @@ def inspect_codebook(
     A VAE has no codes; its active units and KL per dimension are shown instead. A token file needs no run: it
     carries its codebooks. Its checksum is verified on the way.
 
+    Of two of them it shows how the use of the codes differs: divergence, codes that gained and lost, perplexity.
+
     Example: vqtool inspect-codebook tokens.h5 --top 8
     """
-    from vqtool.inspection import CodebookReport, inspect
-    from vqtool.publish import check_output, publish_bytes
+    import json
 
+    from vqtool.cli.codebook_view import show
+    from vqtool.errors import UsageError
+    from vqtool.inspection import CodebookReport, inspect
+
+    if other is not None:
+        if plot is not None:
+            raise UsageError("--plot draws one file; leave it out, or compare without it")
+        compared = _compare(path, other)
+        if as_json:
+            typer.echo(json.dumps(compared.to_json(TOP_CHANGED if top is None else top), allow_nan=False))
+        else:
+            show(compared, TOP_CHANGED if top is None else top)
+        return
+    top = TOP_USED if top is None else top
     if plot is not None:
+        from vqtool.publish import check_output, publish_bytes
         from vqtool.report import require_matplotlib, usage_plot
 
         check_output(plot, force=force, inputs=(path,))
@@ -43,13 +71,23 @@ def inspect_codebook(
     if plot is not None:
         publish_bytes(plot, usage_plot(report), force=force)
     if as_json:
-        import json
-
         plain = report.to_json(top) if isinstance(report, CodebookReport) else report.to_json()
         typer.echo(json.dumps(plain, allow_nan=False))
     else:
-        from vqtool.cli.codebook_view import show
-
         show(report, top)
     if plot is not None:
         typer.echo(f"wrote {plot}", err=True)
+
+
+def _compare(path: Path, other: Path) -> Comparison:
+    from vqtool.comparison import Comparison
+    from vqtool.errors import UsageError
+    from vqtool.inspection import CodebookReport, inspect
+
+    reports = []
+    for one in (path, other):
+        report = inspect(one)
+        if not isinstance(report, CodebookReport):
+            raise UsageError("has latents and no codes to compare; inspect it by itself", file=one)
+        reports.append(report)
+    return Comparison(*reports)
