@@ -215,6 +215,7 @@ JSON_LINES = {
     ],
     "decode": ["decode runs/humanoid humanoid.latents.h5 -o json.motion.h5"],
     "sample": ["sample runs/humanoid -n 2 --frames 9 -o json.sampled.h5"],
+    "play": ["play sample_data/wrist_imu.h5 --frames :4 -o json.gif"],
     "inspect-codebook": [
         "inspect-codebook imu.tokens.h5",
         "inspect-codebook runs/imu",

@@ -109,6 +109,11 @@ def test_matplotlib_is_imported_only_in_functions_of_report(module: str) -> None
 
 
 @pytest.mark.parametrize("module", MODULES)
+def test_pillow_is_imported_only_in_functions_of_pictures(module: str) -> None:
+    assert not of(imports(module, inside_functions=module != "pictures.py"), "PIL")
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_pyarrow_is_imported_only_in_functions_of_the_two_parquet_modules(module: str) -> None:
     parquet = module in ("token_formats/parquet.py", "formats/lerobot.py")
     assert not of(imports(module, inside_functions=not parquet), "pyarrow")

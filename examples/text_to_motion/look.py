@@ -1,8 +1,7 @@
-"""What was sampled beside what is real: how much of it is sound, how fast it moves, how its feet skate, how it looks.
+"""What was sampled beside what is real: how much of it is sound, how fast it moves, how its feet skate.
 
 python look.py strict sampled.jsonl tokens.h5
 python look.py compare motion.h5 decoded.h5 sampled.h5 --split test --by run --by walk
-python look.py draw sampled.h5 walk-elderly_001 run-active_002 -o sampled.gif
 
 The figures of `compare` are means over clips:
 
@@ -19,7 +18,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from vqtool.body import find_body
 from vqtool.errors import DataError
@@ -30,7 +28,6 @@ from vqtool.token_formats.sequences import Sequences
 from vqtool.tokens import TokenSet
 
 NEAR, SLIDING = 0.05, 0.5  # metres, metres a second
-SIZE, FINE = 150, 3  # pixels of a clip, and how much finer they are drawn
 
 
 def figures(positions: np.ndarray, toes: list[int], fps: float) -> dict[str, float]:
@@ -88,40 +85,6 @@ def strict(args: argparse.Namespace) -> None:
     print(f"{good} of {len(lines)} decode strictly")
 
 
-def on_screen(points: np.ndarray, root: np.ndarray, left: float) -> list[tuple[float, float]]:
-    """Where points [n, 3] are in a picture that follows the root over the ground, seen from above the front left."""
-    x, y, z = (points - root * [1, 0, 1]).T
-    side, deep = 0.87 * x - 0.5 * z, 0.5 * x + 0.87 * z
-    places = np.stack([left + FINE * (SIZE / 2 + 60 * side), FINE * (SIZE - 25 - 60 * (y - 0.3 * deep))], axis=1)
-    return [tuple(place) for place in places]
-
-
-def draw(args: argparse.Namespace) -> None:
-    """An animated GIF: the clips side by side as stick figures over a grid of half metres; a clip that ends waits."""
-    with MotionSet([args.motion]) as motion:
-        parents, every = motion.companions.bodies[0].parents, max(1, round(motion.fps / 15))
-        clips = [motion.read(motion.names.index(name))[: int(args.seconds * motion.fps)] for name in args.clips]
-    shown = [recover_positions(clip)[::every] for clip in clips]
-    size = (SIZE * len(shown), SIZE + 14)
-    pictures = []
-    for frame in range(max(map(len, shown))):
-        picture = Image.new("RGB", (FINE * size[0], FINE * size[1]), "white")
-        pen = ImageDraw.Draw(picture)
-        for number, (positions, name) in enumerate(zip(shown, args.clips, strict=True)):
-            pose, left = positions[min(frame, len(positions) - 1)], number * SIZE * FINE
-            middle = np.round(pose[0] * [2, 0, 2]) / 2
-            for line in np.arange(-1, 1.5, 0.5):
-                for ends in ([[line, 0, -1], [line, 0, 1]], [[-1, 0, line], [1, 0, line]]):
-                    pen.line(on_screen(middle + ends, pose[0], left), "#dddddd", FINE)
-            places = on_screen(pose, pose[0], left)
-            for joint, parent in enumerate(parents):
-                if parent >= 0:
-                    pen.line([places[joint], places[parent]], "#204a87", 3 * FINE)
-            pen.text((left + 4 * FINE, SIZE * FINE), name, "black", font_size=10 * FINE)
-        pictures.append(picture.resize(size, Image.Resampling.LANCZOS).quantize(16))
-    pictures[0].save(args.output, save_all=True, append_images=pictures[1:], duration=1000 // 15, loop=0)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -134,11 +97,5 @@ if __name__ == "__main__":
     two.add_argument("sampled", type=Path)
     two.add_argument("tokens", type=Path)
     two.set_defaults(run=strict)
-    two = commands.add_parser("draw")
-    two.add_argument("motion", type=Path)
-    two.add_argument("clips", nargs="+")
-    two.add_argument("--seconds", type=float, default=4)
-    two.add_argument("-o", "--output", type=Path, required=True)
-    two.set_defaults(run=draw)
     args = parser.parse_args()
     args.run(args)

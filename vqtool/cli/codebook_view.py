@@ -244,14 +244,13 @@ def _comparison_table(found: Comparison, draw: Drawing) -> Table:
     pairs = found.layers
 
     def both(name: str, text: Callable[[LayerUsage], str]) -> dict[str, list[str]]:
-        return {
-            f"{name} {letter}": ["-" if pair[side] is None else text(pair[side]) for pair in pairs]
-            for side, letter in enumerate("ab")
-        }
+        sides = zip("ab", zip(*pairs, strict=True), strict=True)
+        return {f"{name} {letter}": ["-" if one is None else text(one) for one in side] for letter, side in sides}
 
     columns = {"layer": [str(layer) for layer in range(len(pairs))]}
-    if found.first.layers[0].part is not None and found.shifts:
-        columns["part"] = [draw.plain(str(one.part if one else other.part)) for one, other in pairs if one or other]
+    longer = max(found.first.layers, found.second.layers, key=len)
+    if found.shifts and longer[0].part is not None:
+        columns["part"] = [draw.plain(str(layer.part)) for layer in longer]
     if found.shifts:
         lacking = ["-"] * (len(pairs) - len(found.shifts))
         columns |= {
@@ -282,20 +281,17 @@ def _movers(shift: Shift, top: int, label: str, draw: Drawing) -> Iterator[Text]
     width = (draw.width - INDENT) // across
     most = max(abs(code.second - code.first) for code in gained + lost)
 
-    def cell(sign: str, code: Moved | None) -> Text:
-        if code is None:
-            return Text(" " * width)
+    def cell(sign: str, code: Moved) -> Text:
         text = Text(f" {sign} {code.code:>{digits}} {_percent(code.first):>7} to {_percent(code.second):>7} ")
         text.append(draw.bar(abs(code.second - code.first) / most, max(0, width - least)))
         text.pad_right(width - len(text))
         return text
 
-    rows = list(zip_longest([cell("+", code) for code in gained], [cell("-", code) for code in lost]))
+    left, right = [cell("+", code) for code in gained], [cell("-", code) for code in lost]
     if across == 1:
-        rows = [(one, None) for one, _ in rows] + [(other, None) for _, other in rows]
-    for number, (one, other) in enumerate(row for row in rows if any(row)):
-        line = Text(f"{label if number == 0 else '':>{INDENT}}")
-        line.append(one or " " * width).append(other or "")
+        left, right = left + right, []
+    for number, (one, other) in enumerate(zip_longest(left, right, fillvalue=Text(" " * width))):
+        line = Text(f"{label if number == 0 else '':>{INDENT}}").append(one).append(other)
         line.rstrip()
         yield line
 
