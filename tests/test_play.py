@@ -95,6 +95,16 @@ def test_original_and_decoded_stand_side_by_side_or_over_each_other(tmp_path: Pa
     assert count(over.panel(0, 3), blue) > 0 and count(over.panel(0, 3), orange) > 50  # which lies above
 
 
+@pytest.mark.parametrize("way", [0.5, 4.0])
+def test_what_is_beside_it_is_seen_in_the_same_view(way: float) -> None:
+    camera = Camera([figure(way)], 30, 400, 300, beside=[figure(0.8 * way)])
+    other = camera.of(figure(0.8 * way), 30)
+    assert other.pixels_a_body == camera.pixels_a_body
+    seen = camera.project(figure(way).pose(20), 20), other.project(figure(0.8 * way).pose(20), 20)
+    assert seen[0][:, 1] == pytest.approx(seen[1][:, 1], abs=8)  # as high in the picture
+    assert (abs(seen[0][0, 0] - seen[1][0, 0]) < 2) == (way > 1)  # followed each by its own, else where it strayed to
+
+
 def test_decoded_motion_begins_where_the_original_does(tmp_path: Path) -> None:
     one, other = motion_file(tmp_path / "m.h5"), motion_file(tmp_path / "d.h5")
     with MotionSet([one]) as motion, MotionSet([other]) as decoded:

@@ -33,6 +33,7 @@ COLOURS = (((24, 74, 140), (96, 154, 214), (176, 205, 236)), ((190, 66, 20), (24
 SHADES = (1.0, 0.66, 0.33)  # of each colour against white in a GIF, which its edges get
 MAX_PICTURES = 1200  # of a GIF, which is held in memory whole
 MAX_CURVES = 12
+MARGIN = 12  # pixels left and right of words
 Progress = Callable[[int], None]
 
 
@@ -111,13 +112,26 @@ class Stage:
         self.panels, self.fps, self.width, self.height, self.first = panels, fps, width, height, first
         self.frames = max(len(shot.frames) for panel in panels for shot in panel.shots)
         self._cameras: list[Camera | None] = []
-        for panel in panels:
-            figures = [shot.figure for shot in panel.shots if shot.figure is not None]
-            camera = Camera(figures, fps, FINE * width, FINE * height, follow=follow, turn=turn) if figures else None
-            self._cameras.append(camera)
+        for number, panel in enumerate(panels):
+            figures = _figures(panel.shots)
+            camera = self._cameras[-1] if number else None
+            if figures and camera is not None and self._is_decoded(panel):
+                self._cameras.append(camera.of(figures[0], fps))
+            elif figures:
+                beside = [one for other in panels[number + 1 : number + 2] for one in _figures(other.shots)]
+                with_it = beside if panels[number + 1 :] and self._is_decoded(panels[number + 1]) else []
+                pixels = FINE * width, FINE * height
+                self._cameras.append(Camera(figures, fps, *pixels, follow=follow, turn=turn, beside=with_it))
+            else:
+                self._cameras.append(None)
         self._columns = list(columns)
         pairs = zip(panels, self._cameras, strict=True)
         self._curves = [None if camera else self._draw_curves(panel) for panel, camera in pairs]
+
+    @staticmethod
+    def _is_decoded(panel: Panel) -> bool:
+        """Whether it shows what was decoded of the panel before it."""
+        return panel.beside is not None and len(panel.shots) == 1
 
     @property
     def size(self) -> tuple[int, int]:
@@ -226,34 +240,48 @@ class Stage:
     # words
 
     def _write_captions(self, picture: Picture, panel: Panel, frame: int) -> None:
+        """Its name above; below, time and frame on the left, what is which and the distance on the right."""
         from PIL import ImageDraw
 
         pen = ImageDraw.Draw(picture)
-        large, small = max(12, self.height // 28), max(11, self.height // 36)
-        x = 12
+        large, small = _font(max(12, self.height // 28)), _font(max(11, self.height // 36))
+        alone = len(panel.shots) == 1
+        left, right = MARGIN, self.width - MARGIN
         title = panel.title
-        while pen.textlength(title, font=_font(large)) > self.width - 2 * x and len(title) > 4:
+        while pen.textlength(title, font=large) > right - left and len(title) > 4:
             title = f"...{title[4:]}"  # the end of a name tells more
-        pen.text((x, 8), title, COLOURS[panel.colours[0]][0] if len(panel.shots) == 1 else INK, font=_font(large))
-        if len(panel.shots) > 1:
-            right = float(self.width - 12)
-            for word, colour in (("decoded", 1), ("original ", 0)):
-                font = _font(small)
-                right -= pen.textlength(word, font=font)
-                pen.text((right, self.height - small - 16), word, COLOURS[colour][0], font=font)
+        pen.text((left, 8), title, COLOURS[panel.colours[0]][0] if alone else INK, font=large)
         last = max(len(shot.frames) for shot in panel.shots) - 1
         at = min(frame, last)
-        line = self.height - small - 16
-        pen.text((x, line), f"{(self.first + at) / self.fps:.2f} s   frame {self.first + at}", PALE, font=_font(small))
-        decoded = panel.shots[-1].figure
-        original = panel.beside.figure if panel.beside is not None else None
+        words: list[tuple[str, tuple[int, ...]]] = []
+        decoded, original = panel.shots[-1].figure, None if panel.beside is None else panel.beside.figure
         if decoded is not None and original is not None:
-            told = f"joints {apart_mm(original, decoded, at):.0f} mm"
-            place = line if len(panel.shots) == 1 else line - small - 4
-            pen.text((self.width - 12 - pen.textlength(told, font=_font(small)), place), told, PALE, font=_font(small))
-        done = (self.width - 24) * at / max(1, last)
-        pen.line([(12, self.height - 7), (self.width - 12, self.height - 7)], GRID, 3)
-        pen.line([(12, self.height - 7), (12 + done, self.height - 7)], PALE, 3)
+            words.append((f"joints {apart_mm(original, decoded, at):.0f} mm", PALE))
+        if not alone:
+            words += [("original", COLOURS[0][0]), ("decoded", COLOURS[1][0])]
+        gap = pen.textlength("  ", font=small)
+        line = self.height - small.size - 16
+        room = right - left - sum(pen.textlength(word, font=small) + gap for word, _ in words)
+        if room < 0:  # a small picture
+            room += pen.textlength(words[0][0], font=small) + gap
+            del words[0]
+        place = float(right)
+        for word, colour in reversed(words):
+            place -= pen.textlength(word, font=small)
+            pen.text((place, line), word, colour, font=small)
+            place -= gap
+        time = f"{(self.first + at) / self.fps:.2f} s"
+        for text in (f"{time}   frame {self.first + at}", time):
+            if pen.textlength(text, font=small) <= room:
+                pen.text((left, line), text, PALE, font=small)
+                break
+        bar = self.height - 7
+        pen.line([(left, bar), (right, bar)], GRID, 3)
+        pen.line([(left, bar), (left + (right - left) * at / max(1, last), bar)], PALE, 3)
+
+
+def _figures(shots: Sequence[Shot]) -> list[Figure]:
+    return [shot.figure for shot in shots if shot.figure is not None]
 
 
 def _draw_body(

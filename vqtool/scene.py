@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from collections.abc import Sequence
@@ -144,7 +145,8 @@ def apart_mm(one: Figure, other: Figure, frame: int) -> float:
 class Camera:
     """Looks at figures from a side, slightly from above, and keeps them in a picture of width x height pixels.
 
-    It follows the smoothed way of the first figure's root over the ground, or stands so that all of it is seen.
+    It follows the smoothed way of the first figure's root over the ground, or stands so that all of it is seen, and
+    all of those that will stand `beside` it under the same view.
     World axes: Y up. `turn` is in degrees about Y; 0 sees a figure go to the right, and three quarters from ahead.
     """
 
@@ -159,6 +161,7 @@ class Camera:
         *,
         follow: bool | None = None,
         turn: float = 0.0,
+        beside: Sequence[Figure] = (),
     ) -> None:
         lead = figures[0].positions
         self.floor = float(np.percentile(lead[..., 1].min(axis=1), 2))
@@ -176,7 +179,15 @@ class Camera:
         self._axes = np.stack([side, cos * up + sin * ahead, cos * ahead - sin * up], axis=1)  # right, up, away
         self._distance = 6.0 * self.body
         self._scale, self._centre = 1.0, np.zeros(2)
-        self._fit(figures, width, height)
+        self._fit(figures if self.follows else [*figures, *beside], width, height)
+
+    def of(self, figure: Figure, fps: float) -> Camera:
+        """The same view of another figure, in a panel beside: it follows that one, where this one follows its own."""
+        other = copy.copy(self)
+        if self.follows:
+            middle = _smoothed(figure.positions[:, 0, [0, 2]], FOLLOW_S * fps)
+            other._targets = np.insert(middle, 1, self._targets[0, 1], axis=1)
+        return other
 
     @staticmethod
     def _heading(positions: np.ndarray) -> float:
