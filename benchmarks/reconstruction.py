@@ -64,6 +64,9 @@ class Quiet:
     def evaluated(self, record: Mapping[str, Any]) -> None:
         """Nothing."""
 
+    def logged(self, record: Mapping[str, Any]) -> None:
+        """Nothing."""
+
 
 @contextmanager
 def held_out(path: Path) -> Iterator[Path]:

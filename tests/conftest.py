@@ -85,6 +85,8 @@ class Silent:
     def evaluated(self, record: object) -> None:
         self.records.append(record)
 
+    def logged(self, record: object) -> None: ...
+
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_starts() -> Iterator[None]:

@@ -27,7 +27,7 @@ from typing import Any
 import vqtool
 from vqtool.config import PREFIX, build_config, read_environment
 from vqtool.errors import UsageError
-from vqtool.publish import fcntl, sync
+from vqtool.publish import fcntl, is_held, sync
 
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
 SAFER_HDF5 = (2, 2)
@@ -456,7 +456,7 @@ def _leftovers(folder: Path) -> Iterator[Check]:
             if re.fullmatch(r"\..+\.(part|parts|old|part\.rows)", path.name):
                 found.append(path.name)
             elif path.suffix == ".lock" and path.is_file() and path.stat().st_size == 0:  # not Cargo.lock
-                (busy if _is_held(path) else found).append(path.name)
+                (busy if is_held(path) else found).append(path.name)
     if busy:
         yield Check("writers", NOTE, f"at work now: {_some(busy)}", "wait for them, or write to other names")
     if found:
@@ -464,19 +464,6 @@ def _leftovers(folder: Path) -> Iterator[Check]:
         yield Check("leftovers", NOTE, f"of runs that were killed: {_some(found)}", advice)
     if not busy and not found:
         yield Check("leftovers", OK, "none of killed runs")
-
-
-def _is_held(path: Path) -> bool:
-    if fcntl is None:
-        return False
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
-    return False
 
 
 def _some(names: list[str]) -> str:

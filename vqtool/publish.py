@@ -127,6 +127,20 @@ def lock(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds this lock file; False where the platform has no locks."""
+    if fcntl is None:
+        return False
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def sync(path: Path) -> None:
     """Make a file's content durable, or of a folder its renames and removals."""
     handle = os.open(path, os.O_RDONLY)

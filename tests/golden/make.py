@@ -191,6 +191,8 @@ class Quiet:
 
     def evaluated(self, record: object) -> None: ...
 
+    def logged(self, record: object) -> None: ...
+
     def stepped(self, step: int, steps: int, loss: float) -> None:
         if step == self.stop_at:
             signal.raise_signal(signal.SIGTERM)

@@ -84,6 +84,15 @@ class Drawing:
             blocks = "".join(self._up[level] for level in levels).rstrip()
             yield Text(f"{margin:>{INDENT}} ").append(blocks, style="cyan")
 
+    def curve(self, values: Sequence[float], width: int) -> Text:
+        """`values` over time, averaged into at most `width` characters, from the least to the most of them."""
+        parts = np.array_split(np.array(values, dtype=np.float64), min(width, len(values)))
+        means = np.array([part.mean() for part in parts])
+        low, high = means.min(), means.max()
+        share = (means - low) / (high - low) if high > low else np.full(len(means), 0.5)
+        levels = 1 + np.rint(share * (len(self._up) - 2)).astype(int)
+        return Text("".join(self._up[level] for level in levels), style="cyan")
+
     def plain(self, text: str) -> str:
         """`text` from a file, without control characters and what the terminal cannot encode."""
         return printable(text).encode(self._encoding, "backslashreplace").decode(self._encoding)

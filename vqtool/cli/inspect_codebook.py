@@ -35,11 +35,16 @@ def inspect_codebook(
         Path | None, typer.Option(metavar="PNG", help="Draw the usage into this file too (needs the extra 'plot').")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the plot if it exists.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow a run while it trains, until it is finished; then report as usual.")
+    ] = False,
 ) -> None:
     """Show how well a codebook is used: codes in use, perplexity, entropy, bits per second, and a verdict.
 
     A VAE has no codes; its active units and KL per dimension are shown instead. A token file needs no run: it
     carries its codebooks. Its checksum is verified on the way.
+
+    --watch follows a run that trains now.
 
     Of two of them it shows how the use of the codes differs: divergence, codes that gained and lost, perplexity.
 
@@ -51,6 +56,13 @@ def inspect_codebook(
     from vqtool.errors import UsageError
     from vqtool.inspection import CodebookReport, inspect
 
+    if watch:
+        if other is not None or plot is not None or as_json:
+            what = "--watch follows one run; leave out the second file, --plot and --json"
+            raise UsageError(f"{what} (metrics.jsonl in the run folder has the numbers)")
+        from vqtool.cli.training_view import watch_run
+
+        watch_run(path)
     if other is not None:
         if plot is not None:
             raise UsageError("--plot draws one file; leave it out, or compare without it")

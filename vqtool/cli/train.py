@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,12 +22,15 @@ from vqtool.cli.options import (
     Threads,
     error_rows,
     layer_rows,
+    say,
     set_threads,
     show_rows,
 )
 
 if TYPE_CHECKING:
+    from vqtool.cli.training_view import LivePanel
     from vqtool.config import Config
+    from vqtool.nn.trackers import Tracker
     from vqtool.nn.trainer import Trained
     from vqtool.store import MotionSet
 
@@ -50,6 +54,9 @@ def train(
     fps: Fps = None,
     device: Device = "auto",
     threads: Threads = None,
+    log_to: Annotated[
+        list[str] | None, typer.Option("--log-to", help="Also to tensorboard or wandb; repeatable (needs the extra).")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained, and stop.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -89,42 +96,80 @@ def train(
             return
 
         clips.usable()  # before torch, which takes seconds to come
+        from vqtool.nn.trackers import make_trackers
         from vqtool.nn.trainer import train as run_training
 
         set_threads(threads)
-        report = _Report(settings.train.steps, quiet)
+        report = _Report(settings, output, make_trackers(log_to or [], output, settings, resume=resume), quiet)
         try:
             done = run_training(settings, clips, output, report, resume=resume, force=force, device=device)
         finally:
-            report.meter.close()
+            report.close()
         _show(done, settings, as_json)
 
 
 class _Report:
-    """Tell the terminal how training goes."""
+    """Tell the person and the trackers how training goes: a live panel on a terminal, plain lines elsewhere."""
 
-    def __init__(self, steps: int, quiet: bool) -> None:
-        self.meter = Meter(steps, "step", quiet)
+    def __init__(self, config: Config, run: Path, trackers: dict[str, Tracker], quiet: bool) -> None:
+        self.trackers = trackers
+        settings = config.train
+        self._live = None if quiet else _live_panel(config, run)
+        self._meter = Meter(settings.steps, "step", quiet or self._live is not None)
+        self._quiet = quiet
 
     def note(self, text: str) -> None:
-        self.meter.write(text)
+        self._write(text)
 
     def warn(self, text: str) -> None:
-        self.meter.write(f"warning: {text}", always=True)
+        self._write(f"warning: {text}", always=True)
+
+    def _write(self, text: str, *, always: bool = False) -> None:
+        if self._live is not None:
+            self._live.write(f"vqtool: {text}")
+        elif always or not self._quiet:
+            say(text)
 
     def stepped(self, step: int, steps: int, loss: float) -> None:
-        if self.meter.done == 0 and step > 1:  # resumed
-            self.meter.add(step - 1)
-        self.meter.add(1, f"loss {loss:.4f}")
+        if self._meter.done == 0 and step > 1:  # resumed
+            self._meter.add(step - 1)
+        self._meter.add(1, f"loss {loss:.4f}")
+        if self._live is not None:
+            self._live.stepped(step, loss)
 
     def evaluated(self, record: Mapping[str, Any]) -> None:
-        text = f"step {record['step']}: validation nMSE {record['nmse']:.4f}"
-        if "usage" in record:
-            usage = " ".join(f"{share:.0%}" for share in record["usage"])
-            text += f", codes used {usage}, perplexity {' '.join(f'{p:.0f}' for p in record['perplexity'])}"
-        if "kl" in record:
-            text += f", KL {record['kl']:.2f} nats per token frame"
-        self.meter.write(text)
+        from vqtool.monitor import told
+
+        if self._live is None:
+            self._write(told(record))
+
+    def logged(self, record: Mapping[str, Any]) -> None:
+        if self._live is not None:
+            self._live.logged(record)
+        for name, tracker in list(self.trackers.items()):
+            try:
+                tracker.log(record)
+            except Exception as error:
+                del self.trackers[name]
+                self.warn(f"--log-to {name}: {type(error).__name__}: {error}; training goes on without it")
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.close()
+        for name, tracker in self.trackers.items():
+            try:
+                tracker.close()
+            except Exception as error:
+                self.warn(f"--log-to {name}: {type(error).__name__}: {error}; its last lines may be lost")
+
+
+def _live_panel(config: Config, run: Path) -> LivePanel | None:
+    """The panel where stderr is a terminal that can be drawn on."""
+    if not sys.stderr.isatty():
+        return None
+    from vqtool.cli.training_view import LivePanel
+
+    return LivePanel.on(sys.stderr, config, run)
 
 
 def _show_plan(config: Config, motion: MotionSet, as_json: bool) -> None:

@@ -69,6 +69,9 @@ class Report(Protocol):
     def evaluated(self, record: Mapping[str, Any]) -> None:
         """The validation set was looked at; `record` is the line of metrics.jsonl."""
 
+    def logged(self, record: Mapping[str, Any]) -> None:
+        """A line was added to metrics.jsonl, of training or of validation."""
+
 
 @dataclass
 class Trained:
@@ -401,6 +404,7 @@ class _Training:
     def _log(self, record: dict[str, Any]) -> None:
         with self._metrics() as path, path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": self.step, **record}) + "\n")
+        self.report.logged({"step": self.step, **record})
 
     @contextlib.contextmanager
     def _metrics(self) -> Iterator[Path]:
