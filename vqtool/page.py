@@ -27,6 +27,7 @@ from vqtool.features import recover_positions
 from vqtool.inspection import CodebookReport
 from vqtool.metrics import JointErrors
 from vqtool.motion import column_groups, column_names
+from vqtool.skeleton import PUBLISHED_TREES
 
 if TYPE_CHECKING:
     from vqtool.nn.survey import Survey
@@ -38,11 +39,6 @@ GRAIN = 2000  # steps of the numbers of a clip in the height of its body, or in 
 MOST_COLUMNS = 48  # curves of a layout without joints: those that come back worst
 MOST_TYPICAL = 4096  # codes of all layers that have their typical motion in the page: the most used of each layer
 MOST_PAIRS = 1 << 16  # of a layer's transitions, the most frequent
-# The joints of two layouts whose files know none: https://arxiv.org/abs/2204.14109
-PARENTS = {
-    "humanml3d": (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19),
-    "kit": (-1, 0, 1, 2, 3, 3, 5, 6, 3, 8, 9, 0, 11, 12, 13, 14, 0, 16, 17, 18, 19),
-}
 
 
 @dataclass(frozen=True)
@@ -231,7 +227,10 @@ def _skeleton(draw: Drawing, motion: MotionSet, tokenizer: TokenizerFile) -> dic
     if not draw.joints:
         return None
     body = next(iter(motion.companions.bodies), None)
-    known: dict[str, Any] = {"names": [f"joint {n}" for n in range(draw.joints)], "parents": PARENTS.get(motion.layout)}
+    known: dict[str, Any] = {
+        "names": [f"joint {n}" for n in range(draw.joints)],
+        "parents": PUBLISHED_TREES.get(motion.layout),
+    }
     if body is not None:
         known = {"names": body.names, "parents": body.parents}
     elif tokenizer.joints is not None:

@@ -15,13 +15,10 @@ from vqtool.edit import RANGE
 from vqtool.errors import MismatchError, UsageError
 from vqtool.features import Start, recover_positions
 from vqtool.motion import column_groups
+from vqtool.skeleton import PUBLISHED_TREES
 from vqtool.store import MotionSet
 
-# The trees of two layouts whose files name no skeleton, and which of their joints are left.
-TREES: dict[str, tuple[int, ...]] = {
-    "humanml3d": (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19),
-    "kit": (-1, 0, 1, 2, 3, 3, 5, 6, 3, 8, 9, 0, 11, 12, 13, 14, 0, 16, 17, 18, 19),
-}
+# Which joints of the published trees are left.
 LEFT: dict[str, frozenset[int]] = {
     "humanml3d": frozenset({1, 4, 7, 10, 13, 16, 18, 20}),
     "kit": frozenset({8, 9, 10, 16, 17, 18, 19, 20}),
@@ -114,8 +111,8 @@ def _figure(
         left = frozenset(joint for joint, _ in left_right_pairs(body.names))
         heads = [joint for joint, name in enumerate(body.names) if re.search("head", name, re.IGNORECASE)]
         head = heads[0] if heads else None
-    elif len(TREES.get(layout, ())) == joints:
-        parents, left, head = TREES[layout], LEFT[layout], 15 if layout == "humanml3d" else 4
+    elif len(PUBLISHED_TREES.get(layout, ())) == joints:
+        parents, left, head = PUBLISHED_TREES[layout], LEFT[layout], 15 if layout == "humanml3d" else 4
     else:
         return None
     positions = recover_positions(frames, begin) if features else frames.reshape(len(frames), -1, 3).astype(np.float64)

@@ -9,6 +9,12 @@ import numpy as np
 from vqtool.errors import DataError, UsageError
 from vqtool.rotations import slerp
 
+# Parents of the joints of two layouts whose files name no skeleton: https://arxiv.org/abs/2204.14109
+PUBLISHED_TREES: dict[str, tuple[int, ...]] = {
+    "humanml3d": (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19),
+    "kit": (-1, 0, 1, 2, 3, 3, 5, 6, 3, 8, 9, 0, 11, 12, 13, 14, 0, 16, 17, 18, 19),
+}
+
 
 @dataclass(frozen=True)
 class BvhTemplate:
