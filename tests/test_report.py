@@ -23,7 +23,8 @@ from vqtool.features import recover_positions
 from vqtool.metrics import FEET
 from vqtool.nn.codec import load
 from vqtool.nn.survey import choose, some_of, survey
-from vqtool.page import PARENTS, Drawing, packed, unpacked, unpacked_motion
+from vqtool.page import Drawing, packed, unpacked, unpacked_motion
+from vqtool.skeleton import PUBLISHED_TREES
 from vqtool.store import MotionSet, create_motion
 
 Trained = Callable[[str], Path]
@@ -174,9 +175,9 @@ def test_a_skeleton_is_drawn_by_the_hierarchy_of_the_file(walked: Reader) -> Non
     assert program.startswith("/* three.js ") and "MIT licence" in program[:200]
 
 
-@pytest.mark.parametrize("layout", sorted(PARENTS))
+@pytest.mark.parametrize("layout", sorted(PUBLISHED_TREES))
 def test_known_hierarchies_are_trees_in_which_the_toes_hang_on_the_ankles(layout: str) -> None:
-    parents = PARENTS[layout]
+    parents = PUBLISHED_TREES[layout]
     assert all(-1 < parent < joint for joint, parent in enumerate(parents) if joint)
     ankle, toe, other_ankle, other_toe = FEET[layout]
     assert (parents[toe], parents[other_toe]) == (ankle, other_ankle)
