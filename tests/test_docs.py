@@ -213,6 +213,7 @@ JSON_LINES = {
         "encode runs/imu sample_data/wrist_imu.h5 -o json.tokens.h5",
         "encode runs/humanoid sample_data/humanoid.h5 -o json.latents.h5",
     ],
+    "merge": ["merge imu.0.h5 imu.1.h5 -o json.merged.h5"],
     "decode": ["decode runs/humanoid humanoid.latents.h5 -o json.motion.h5"],
     "sample": ["sample runs/humanoid -n 2 --frames 9 -o json.sampled.h5"],
     "play": ["play sample_data/wrist_imu.h5 --frames :4 -o json.gif"],

@@ -113,12 +113,20 @@ def _transitions(keys: np.ndarray, repeats: np.ndarray, size: int) -> Transition
     return Transitions(pairs, len(keys), bits)
 
 
-def count_codes(tokens: TokenSet) -> list[PairTable | PairList]:
-    """Count codes and pairs of all layers in one pass; DataError for a code outside its codebook."""
-    return count_blocks(tokens.header.codebook_sizes, tokens.offsets, tokens.checked_blocks())
+def count_codes(tokens: TokenSet, before: list[PairTable | PairList] | None = None) -> list[PairTable | PairList]:
+    """Count codes and pairs of all layers in one pass, on top of what was counted `before`, of another shard.
+
+    Raises DataError for a code outside its codebook.
+    """
+    return count_blocks(tokens.header.codebook_sizes, tokens.offsets, tokens.checked_blocks(), before)
 
 
-def count_blocks(sizes: Sequence[int], offsets: np.ndarray, blocks: Iterable[np.ndarray]) -> list[PairTable | PairList]:
+def count_blocks(
+    sizes: Sequence[int],
+    offsets: np.ndarray,
+    blocks: Iterable[np.ndarray],
+    before: list[PairTable | PairList] | None = None,
+) -> list[PairTable | PairList]:
     """Count codes and pairs of each layer of blocks [n, Q] of clips end to end, which begin and end at `offsets`.
 
     A clip's first token follows the pretended code K, so no pair crosses the boundary of two clips and one
@@ -126,7 +134,7 @@ def count_blocks(sizes: Sequence[int], offsets: np.ndarray, blocks: Iterable[np.
     """
     tables = sum((size + 1) * size for size in sizes) <= TABLE_CELLS
     limit = LISTED_PAIRS // len(sizes)
-    counters = [PairTable(size) if tables else PairList(size, limit) for size in sizes]
+    counters = before or [PairTable(size) if tables else PairList(size, limit) for size in sizes]
     last = np.zeros(len(sizes), dtype=np.int64)
     scratch = np.empty(0, dtype=np.int64)  # fresh memory for every block would take as long as the counting
     row = 0

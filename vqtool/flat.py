@@ -26,10 +26,12 @@ from vqtool import signals
 from vqtool.errors import DataError
 from vqtool.hdf5 import MAX_ARRAY_BYTES, attribute, block_rows, damaged, find, open_hdf5, read_array, read_rows, walk
 from vqtool.publish import LatchingFile
+from vqtool.remote import RemotePath
 
 MAX_CLIPS = 100_000_000
 MAX_NAME_BYTES = 4096
 MAX_TEXT_BYTES = 1 << 16
+CHUNK_ROWS = 16384
 LONG_TEXTS = 1 << 16  # bytes of an array of texts from which it is compressed
 
 
@@ -39,6 +41,9 @@ class FlatWriter:
     rows     name -> (dtype, width) of each dataset of rows
     total    number of rows, if known; else rows wait in a nameless file beside the output until it is
     compress gzip 4 + shuffle, for small integers
+
+    The same rows give the same bytes, in whatever blocks they come: rows wait until there are some MB of them, or those
+    that are compressed until their chunk is full, so that it is written once.
 
     Datasets that are not compressed are contiguous: windows of them read three to four times faster than from
     chunks, through a memory map.
@@ -61,6 +66,11 @@ class FlatWriter:
         self._types = dict(rows)
         self._rows: dict[str, h5py.Dataset] = {}
         self._kept: dict[str, LatchingFile] = {}
+        self._waiting: dict[str, list[np.ndarray]] = {name: [] for name in rows}
+        self._written = dict.fromkeys(rows, 0)
+        self._step = {
+            name: CHUNK_ROWS if compress else block_rows(width, dtype.itemsize) for name, (dtype, width) in rows.items()
+        }
         self._hashes = {name: hashlib.sha256() for name in rows}
         self._arrays: dict[str, np.ndarray] = {}
         self._h5 = h5py.File(file, "w")
@@ -77,7 +87,7 @@ class FlatWriter:
                     name,
                     (0, width),
                     dtype=dtype,
-                    chunks=(16384, width),
+                    chunks=(CHUNK_ROWS, width),
                     maxshape=(None, width),
                     compression="gzip",
                     compression_opts=4,
@@ -100,12 +110,22 @@ class FlatWriter:
             if name in self._kept:
                 self._kept[name].write(data.tobytes())
                 continue
-            dataset = self._rows[name]
-            if dataset.chunks is not None:
-                dataset.resize(stop, axis=0)
-            if len(data):
-                dataset[self.num_rows : stop] = data
+            self._waiting[name].append(data)
+            if stop - self._written[name] >= self._step[name]:
+                self._write_waiting(name, stop // self._step[name] * self._step[name])
+            else:
+                self._waiting[name][-1] = data.copy()  # the caller's own may change
         self.num_rows = stop
+
+    def _write_waiting(self, name: str, stop: int) -> None:
+        """Write the rows that wait, up to `stop`."""
+        dataset, waiting, start = self._rows[name], self._waiting[name], self._written[name]
+        data = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+        if dataset.chunks is not None:
+            dataset.resize(stop, axis=0)
+        dataset[start:stop] = data[: stop - start]
+        self._waiting[name] = [data[stop - start :].copy()]
+        self._written[name] = stop
 
     def _place_kept(self) -> None:
         """Write the rows of the nameless files, whose number is known now."""
@@ -141,6 +161,9 @@ class FlatWriter:
         assert self.num_rows == int(offsets[-1]) and len(offsets) == len(names) + 1
         assert self._total is None or self.num_rows == self._total
         self._place_kept()
+        for name in self._rows:
+            if self._written[name] < self.num_rows:
+                self._write_waiting(name, self.num_rows)
         self.array("offsets", np.asarray(offsets, dtype="<i8"))
         self.array("names", encode_names(names))
         attrs = {"format": f"vqtool.{self._kind}", "format_version": 1, **attrs, "complete": len(names)}
@@ -302,8 +325,10 @@ class FlatReader:
         return read_rows(self.path, self.rows[name], start, stop)
 
     def _map(self, name: str) -> np.ndarray | None:
-        """The rows as a read-only memory map, None where they are chunked, compressed or not native."""
+        """The rows as a read-only memory map, None where they are chunked, compressed, not native or not here."""
         dataset = self.rows[name]
+        if isinstance(self.path, RemotePath):
+            return None
         plist = dataset.id.get_create_plist()
         offset = dataset.id.get_offset()
         if plist.get_layout() != h5py.h5d.CONTIGUOUS or offset is None or not dataset.dtype.isnative:

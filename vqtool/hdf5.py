@@ -19,6 +19,7 @@ os.environ.setdefault("HDF5_PLUGIN_PRELOAD", "::")
 import h5py
 import numpy as np
 
+from vqtool import remote
 from vqtool.errors import DataError, MissingInputError, StorageError
 from vqtool.probe import At, probe
 
@@ -38,10 +39,12 @@ DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError)
 
 @contextlib.contextmanager
 def damaged(file: Path, dataset: str | None = None) -> Iterator[None]:
-    """Within this block, what libhdf5 cannot make sense of is a DataError."""
+    """Within this block, what libhdf5 cannot make sense of is a DataError; a StorageError where a network failed it."""
     try:
         yield
+        remote.check(file, dataset)
     except DAMAGE as error:
+        remote.check(file, dataset)
         raise DataError("cannot be read; the file is damaged", file=file, dataset=dataset) from error
 
 
@@ -60,9 +63,17 @@ def open_hdf5(path: Path) -> h5py.File:
         raise StorageError(f"cannot be read ({error.strerror})", file=path) from error
     probe(path, _examine)
     try:
-        return h5py.File(path, "r", locking=False)
+        return _opened(path)
     except DAMAGE as error:
+        remote.check(path)
         raise DataError("is not a readable HDF5 file (damaged, cut off, or another format)", file=path) from error
+
+
+def _opened(path: Path) -> h5py.File:
+    """The file, unexamined."""
+    if isinstance(path, remote.RemotePath):
+        return h5py.File(path.open("rb"), "r")
+    return h5py.File(path, "r", locking=False)
 
 
 def _filters(plist: h5py.h5p.PropDCID) -> set[str]:
@@ -229,7 +240,7 @@ def _examine(path: Path, at: At) -> None:
     """
     left = PROBE_BYTES
     passed = contextlib.suppress(DataError, *DAMAGE)
-    with h5py.File(path, "r", locking=False) as root:  # and closed: that can crash too
+    with _opened(path) as root:  # and closed: that can crash too
         with passed:
             for key in root.attrs:
                 attribute(root, key)

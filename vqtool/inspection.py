@@ -6,15 +6,18 @@ A file is read once, in constant memory; the same pass checks every code and the
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vqtool.codebook import NearestPair, Transitions, count_codes, entropy, nearest_pairs, perplexity
-from vqtool.errors import DataError
+from vqtool.errors import DataError, MismatchError
 from vqtool.hdf5 import attribute, open_hdf5
+from vqtool.merging import is_manifest, opened_shards
 from vqtool.reading import first_bytes
 from vqtool.tokenizer_file import TokenizerFile, read_tokenizer
 from vqtool.tokens import TokenSet
@@ -386,7 +389,9 @@ def _finite(value: float) -> float | None:
 
 
 def inspect(path: Path) -> CodebookReport | LatentReport:
-    """Inspect a run folder, a tokenizer.safetensors, a tokens.h5 or a latents.h5; the content says which it is.
+    """Inspect a run folder, a tokenizer.safetensors, a tokens.h5 or latents.h5, or a manifest of shards of these.
+
+    The content says which it is.
 
     Raises MissingInputError, StorageError, and DataError for damage, for another kind of file and for a code
     outside its codebook.
@@ -396,6 +401,8 @@ def inspect(path: Path) -> CodebookReport | LatentReport:
     head = first_bytes(path, 9)
     if head[8:] == b"{":  # safetensors: eight bytes of length, then JSON
         return inspect_run(read_tokenizer(path))
+    if is_manifest(path):
+        return inspect_shards(path)
     if not head.startswith(b"\x89HDF\r\n\x1a\n"):
         raise DataError("is neither a run nor a tokens.h5 or latents.h5; name one of these", file=path)
     with open_hdf5(path) as file:
@@ -405,12 +412,23 @@ def inspect(path: Path) -> CodebookReport | LatentReport:
             "is an HDF5 file without tokens; make them with `vqtool encode RUN MOTION -o tokens.h5`", file=path
         )
     with TokenSet(path) as tokens:
-        return inspect_latents(tokens) if tokens.is_latents else inspect_tokens(tokens)
+        return inspect_latents([tokens]) if tokens.is_latents else inspect_tokens([tokens])
 
 
-def _token_source(tokens: TokenSet) -> Source:
+def inspect_shards(manifest: Path) -> CodebookReport | LatentReport:
+    """Inspect the shards that a manifest lists as the one file that they are together."""
+    shards = opened_shards(manifest)
+    first = next(shards, None)
+    if first is None:
+        raise DataError("lists no shards", file=manifest)
+    report = (inspect_latents if first.is_latents else inspect_tokens)(chain([first], shards))
+    return replace(report, source=replace(report.source, file=str(manifest)))
+
+
+def _token_source(tokens: TokenSet, before: Source | None) -> Source:
+    """What is inspected; clips and frames on top of those of the shards before."""
     header = tokens.header
-    return Source(
+    found = Source(
         file=str(tokens.path),
         kind="latents" if tokens.is_latents else "tokens",
         bottleneck=header.bottleneck,
@@ -422,6 +440,12 @@ def _token_source(tokens: TokenSet) -> Source:
         clips=len(tokens),
         motion_frames=int(tokens.num_frames.sum()),
     )
+    if before is None:
+        return found
+    if replace(found, file=before.file, clips=before.clips, motion_frames=before.motion_frames) != before:
+        raise MismatchError("is of another tokenizer, or of other motion, than the shards before it", file=tokens.path)
+    clips, frames = (before.clips or 0) + (found.clips or 0), (before.motion_frames or 0) + (found.motion_frames or 0)
+    return replace(before, clips=clips, motion_frames=frames)
 
 
 def part_of(parts: tuple[str, ...], layer: int) -> str | None:
@@ -429,44 +453,54 @@ def part_of(parts: tuple[str, ...], layer: int) -> str | None:
     return parts[layer % len(parts)] if parts else None
 
 
-def inspect_tokens(tokens: TokenSet) -> CodebookReport:
-    """Usage of an open tokens.h5."""
-    codebooks = tokens.codebooks
-    for layer, (codebook, size) in enumerate(zip(codebooks, tokens.header.codebook_sizes, strict=False)):
-        if len(codebook) != size or not np.isfinite(codebook).all():
-            what = f"does not hold {size} finite code vectors; the file is damaged"
-            raise DataError(what, file=tokens.path, dataset=f"codebooks/{layer}")
-    counters = count_codes(tokens)
-    tokens.verify()
+def inspect_tokens(shards: Iterable[TokenSet]) -> CodebookReport:
+    """Usage of a tokens.h5, or of several shards together, each open while it is looked at."""
+    source, counters = None, None
+    for tokens in shards:
+        source = _token_source(tokens, source)
+        header, codebooks = tokens.header, tokens.codebooks
+        for layer, (codebook, size) in enumerate(zip(codebooks, header.codebook_sizes, strict=False)):
+            if len(codebook) != size or not np.isfinite(codebook).all():
+                what = f"does not hold {size} finite code vectors; the file is damaged"
+                raise DataError(what, file=tokens.path, dataset=f"codebooks/{layer}")
+        counters = count_codes(tokens, counters)
+        tokens.verify()
+    assert source is not None and counters is not None
     nearest = nearest_pairs(codebooks) or [None] * len(counters)  # tokens imported without their codebooks
     layers = [
-        LayerUsage(layer, counter.counts(), counter.transitions(), near, part_of(tokens.header.parts, layer))
+        LayerUsage(layer, counter.counts(), counter.transitions(), near, part_of(header.parts, layer))
         for layer, (counter, near) in enumerate(zip(counters, nearest, strict=True))
     ]
-    return CodebookReport(_token_source(tokens), layers)
+    return CodebookReport(source, layers)
 
 
-def inspect_latents(tokens: TokenSet) -> LatentReport:
-    """Activity of an open latents.h5, in float64."""
-    mean, squares, kl = np.zeros((3, tokens.width))  # squares: sum of squared deviations from the running mean
-    row = 0
-    for mu, logvar in zip(tokens.hashed_blocks("mean"), tokens.hashed_blocks("logvar"), strict=True):
-        with np.errstate(invalid="ignore"):  # of a signalling NaN
-            mu, logvar = mu.astype(np.float64), logvar.astype(np.float64)
-        if len(bad := np.flatnonzero(~np.isfinite(mu + logvar).all(axis=1))):
-            clip = int(np.searchsorted(tokens.offsets, row + bad[0], side="right")) - 1
-            what = "its latents are not finite; the run diverged, so encode with another"
-            raise DataError(what, file=tokens.path, clip=tokens.names[clip])
-        with np.errstate(over="ignore"):
-            kl += 0.5 * (mu**2 + np.exp(logvar) - 1 - logvar).sum(axis=0)
-        # Two sets' variances merged (Chan et al. 1983): stable where sums of squares would cancel.
-        shift = mu.mean(axis=0) - mean
-        squares += ((mu - mu.mean(axis=0)) ** 2).sum(axis=0) + shift**2 * row * len(mu) / (row + len(mu))
-        row += len(mu)
-        mean += shift * len(mu) / row
-    tokens.verify()
+def inspect_latents(shards: Iterable[TokenSet]) -> LatentReport:
+    """Activity of a latents.h5, or of several shards together, in float64."""
+    source, row = None, 0
+    mean = squares = kl = np.zeros(0)  # squares: sum of squared deviations from the running mean
+    for tokens in shards:
+        if source is None:
+            mean, squares, kl = np.zeros((3, tokens.width))
+        source = _token_source(tokens, source)
+        first = row
+        for mu, logvar in zip(tokens.hashed_blocks("mean"), tokens.hashed_blocks("logvar"), strict=True):
+            with np.errstate(invalid="ignore"):  # of a signalling NaN
+                mu, logvar = mu.astype(np.float64), logvar.astype(np.float64)
+            if len(bad := np.flatnonzero(~np.isfinite(mu + logvar).all(axis=1))):
+                clip = int(np.searchsorted(tokens.offsets, row - first + bad[0], side="right")) - 1
+                what = "its latents are not finite; the run diverged, so encode with another"
+                raise DataError(what, file=tokens.path, clip=tokens.names[clip])
+            with np.errstate(over="ignore"):
+                kl += 0.5 * (mu**2 + np.exp(logvar) - 1 - logvar).sum(axis=0)
+            # Two sets' variances merged (Chan et al. 1983): stable where sums of squares would cancel.
+            shift = mu.mean(axis=0) - mean
+            squares += ((mu - mu.mean(axis=0)) ** 2).sum(axis=0) + shift**2 * row * len(mu) / (row + len(mu))
+            row += len(mu)
+            mean += shift * len(mu) / row
+        tokens.verify()
+    assert source is not None
     with np.errstate(invalid="ignore"):
-        return LatentReport(_token_source(tokens), row, squares / row, kl / row)
+        return LatentReport(source, row, squares / row, kl / row)
 
 
 def inspect_run(tokenizer: TokenizerFile) -> CodebookReport | LatentReport:

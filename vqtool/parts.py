@@ -21,17 +21,19 @@ from vqtool.tokenizer_file import pack, unpack
 
 
 class Parts:
-    """Numbered parts of one output; made by `keep_parts`. `found` counts those taken from a run before."""
+    """Numbered parts of one output; made by `keep_parts`. `found` counts those taken from a run before.
+
+    With `several` False the output has one part only, which is not kept.
+    """
 
     def __init__(self, folder: Path, key: str, several: bool) -> None:
-        self._folder, self._key, self._several = folder, key, several
+        self._folder, self._key, self.several = folder, key, several
         self.kept = self.found = 0
 
     def load(self, number: int) -> dict[str, np.ndarray] | None:
-        """The arrays of a part, None where it is to be made (again)."""
-        path = self._path(number)
+        """The arrays of a part that a run before made, None where it is to be made (again)."""
         try:
-            arrays, header = unpack(path)
+            arrays, header = unpack(self._path(number))
         except VqtoolError:  # absent, cut off by a kill, damaged
             return None
         if header.get("key") != self._key or header.get("part") != number:
@@ -40,9 +42,13 @@ class Parts:
         self.found += 1
         return arrays
 
+    def again(self, number: int) -> dict[str, np.ndarray]:
+        """The arrays of a part that was loaded or saved before. DataError where it was damaged since."""
+        return unpack(self._path(number))[0]
+
     def save(self, number: int, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Keep a part, unless it is the only one; returns the arrays. StorageError where the disk is full."""
-        if not self._several:
+        if not self.several:
             return arrays
         # Neither renamed into place nor forced to the disk: its SHA-256 tells whether it is whole.
         try:

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 from vqtool.errors import DataError, StorageError
+from vqtool.remote import RemotePath
 
 resource: ModuleType | None
 try:
@@ -44,7 +45,8 @@ def probe(path: Path, examine: Examine) -> None:
     On Linux the child is a fork, which takes milliseconds. That is safe with threads: h5py holds its lock across a
     fork, the child calls nothing but h5py and numpy's copies (no torch, no OpenMP), collects no garbage (which could
     close files of its parent's) and leaves by _exit. Elsewhere, where it may not be (macOS), or where there is no
-    memory for a fork, the child is a fresh interpreter, which takes a third of a second.
+    memory for a fork, or for a URL, whose library has threads of its own, the child is a fresh interpreter, which takes
+    a third of a second.
     """
     try:
         found = path.stat()
@@ -85,7 +87,7 @@ def _error(path: Path, place: str | None, status: int) -> DataError | StorageErr
 
 def _in_child(path: Path, examine: Examine) -> tuple[int, str]:
     """How the child ended, and the object that it was at where that is known."""
-    if sys.platform == "linux":
+    if sys.platform == "linux" and (not isinstance(path, RemotePath) or path.url.startswith("memory:")):
         with contextlib.suppress(OSError):
             return _in_fork(path, examine)
     return _in_interpreter(path, examine), ""
@@ -142,10 +144,10 @@ def _in_interpreter(path: Path, examine: Examine) -> int:
     module, name = examine.__module__, examine.__name__
     code = f"""
 import os, sys
-from pathlib import Path
 from {module} import {name}
 from vqtool.probe import run
-os._exit(run(Path(sys.argv[1]), {name}))
+from vqtool.remote import located
+os._exit(run(located(sys.argv[1]), {name}))
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     null = subprocess.DEVNULL

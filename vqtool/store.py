@@ -5,12 +5,13 @@ Any other HDF5 file reads as motion too: each of its [T, D] datasets is a clip.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import fnmatch
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,6 +35,8 @@ from vqtool.hdf5 import (
     walk,
 )
 from vqtool.publish import publish
+from vqtool.remote import RemotePath, located
+from vqtool.shards import Shard, read_shard
 from vqtool.splits import selected
 
 MAX_COLUMNS = 1 << 20  # of a frame: a row is always read whole
@@ -50,7 +53,8 @@ class MotionWriter:
         self.names: list[str] = []
         self._offsets = [0]
         self._splits: list[int] = []
-        self.companions = Companions()  # may be replaced before the writer is closed
+        self.companions = Companions()  # may be replaced before the writer is closed,
+        self.shard: Shard | None = None  # and that set
 
     def append(self, name: str, frames: np.ndarray, split: int | None = None) -> None:
         """Add one clip, `frames` [T, D]; `split` (0 train, 1 val, 2 test) for all clips or for none."""
@@ -78,9 +82,12 @@ class MotionWriter:
         if self._splits:
             assert len(self._splits) == len(self.names)
             companions = replace(companions, splits=np.array(self._splits, dtype=np.uint8))
-        for array, value in companions.to_arrays().items():
+        arrays, attrs = companions.to_arrays(), self.attrs
+        if self.shard is not None:
+            arrays, attrs = arrays | self.shard.to_arrays(), attrs | self.shard.to_attrs()
+        for array, value in arrays.items():
             self._flat.array(array, value)
-        self._flat.close(self.names, np.array(self._offsets, dtype=np.int64), self.attrs)
+        self._flat.close(self.names, np.array(self._offsets, dtype=np.int64), attrs)
 
 
 @contextlib.contextmanager
@@ -146,6 +153,7 @@ class _Source(Protocol):
     fps: float | None
     layout: str
     companions: Companions
+    finite: bool  # known of all frames, by `verify`
 
     def read(self, clip: int, start: int, stop: int) -> np.ndarray: ...
 
@@ -181,6 +189,7 @@ class _MotionFile:
         self.fps = float(fps) if isinstance(fps, int | float) else None
         self.layout = str(self.attrs.get("layout") or "raw")
         self.companions = read_companions(self._flat)
+        self.finite = False
         self._check_skeleton()
 
     def _check_skeleton(self) -> None:
@@ -201,7 +210,12 @@ class _MotionFile:
         return self._flat.array(name, ndim=1) if self._flat.has(name) else None
 
     def verify(self) -> None:
+        finite = True
+        for block in self._flat.hashed_blocks("frames"):  # one pass for both
+            with np.errstate(over="ignore", invalid="ignore"):
+                finite = finite and bool(np.isfinite(block.astype(np.float32, copy=False)).all())
         self._flat.verify()
+        self.finite = finite
 
     def place(self, clip: int) -> str:
         return "frames"
@@ -209,12 +223,17 @@ class _MotionFile:
     def identity(self) -> str:
         return str(self.attrs.get("sha256"))
 
+    def shard(self) -> Shard:
+        return read_shard(self._flat, self.companions)
+
     def close(self) -> None:
         self._flat.close()
 
 
 class DatasetFile:
     """Any other HDF5 file: every [T, D] or [T, J, 3] dataset of numbers is a clip, its path its name."""
+
+    finite = False
 
     def __init__(self, path: Path, pattern: str | None) -> None:
         self.path = path
@@ -291,7 +310,7 @@ class DatasetFile:
     def identity(self) -> str:
         """Size and time of change: such a file has no SHA-256, and to read it all takes as long as some work on it."""
         stat = self.path.stat()
-        return f"{stat.st_size} {stat.st_mtime_ns}"
+        return f"{stat.st_size} {stat.st_mtime_ns}" + (f" {stat.st_ino}" if isinstance(self.path, RemotePath) else "")
 
     def close(self) -> None:
         """Close the file."""
@@ -342,7 +361,7 @@ def _open_source(path: Path, pattern: str | None) -> _Source:
 
 
 class MotionSet:
-    """The clips of one or more files as one list; frames stay on disk until they are read.
+    """The clips of one or more files (paths or URLs) as one list; frames stay there until they are read.
 
     Names that several files share get the file's stem in front. Raises DataError where the files differ in
     columns, fps or layout, UsageError where fps is known from neither the files nor `fps`.
@@ -351,14 +370,15 @@ class MotionSet:
     def __init__(self, paths: Sequence[str | Path], *, dataset: str | None = None, fps: float | None = None) -> None:
         if not paths:
             raise UsageError("no motion file named")
-        self.paths = tuple(Path(path) for path in paths)
+        self.paths = tuple(located(path) for path in paths)
+        self._chosen = dataset, fps
         self._sources: list[_Source] = []
         try:
             for path in self.paths:
                 signals.check()
                 self._sources.append(_open_source(path, dataset))
             self._join(fps)
-            self._unverified = list(self._sources)
+            self._verified: set[int] = set()
             self._sound: set[int] = set()
         except BaseException:
             self.close()
@@ -394,14 +414,14 @@ class MotionSet:
             for name in source.names:
                 taken[name] = taken.get(name, 0) + 1
         self.names: list[str] = []
-        self._where: list[tuple[_Source, int]] = []
+        self._firsts: list[int] = []  # the first clip of each file
         for source in self._sources:
-            for clip, name in enumerate(source.names):
-                self.names.append(name if taken[name] == 1 else f"{source.path.stem}/{name}")
-                self._where.append((source, clip))
+            self._firsts.append(len(self.names))
+            stem = source.path.stem
+            self.names += [name if taken[name] == 1 else f"{stem}/{name}" for name in source.names]
         if len(set(self.names)) != len(self.names):
             twice = Counter(self.names).most_common(1)[0][0]
-            where = next(source.path for source, _ in reversed(self._where) if source.path.stem == twice.split("/")[0])
+            where = next(one.path for one in reversed(self._sources) if one.path.stem == twice.split("/")[0])
             what = "two inputs hold clips of the same names and have the same file name; rename one, or leave it out"
             raise DataError(what, file=where)
         self.lengths: np.ndarray = np.concatenate([source.lengths for source in self._sources])
@@ -409,6 +429,15 @@ class MotionSet:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __reduce__(self) -> tuple[Callable[..., MotionSet], tuple[Any, ...]]:
+        """To a worker it goes as its paths."""
+        return _reopened, (self.paths, *self._chosen, self.identity)
+
+    def _place(self, clip: int) -> tuple[_Source, int]:
+        """The file of a clip and its number there."""
+        number = bisect.bisect_right(self._firsts, clip) - 1
+        return self._sources[number], clip - self._firsts[number]
 
     @property
     def splits(self) -> np.ndarray | None:
@@ -444,6 +473,13 @@ class MotionSet:
             return None
         return source.array(name)
 
+    def shard(self) -> Shard:
+        """Which share of which work the file is; DataError where it is none, or there are several files."""
+        source = self._sources[0]
+        if len(self._sources) > 1 or not isinstance(source, _MotionFile):
+            raise DataError("is no shard: name files that --shard made", file=source.path)
+        return source.shard()
+
     def attribute(self, name: str) -> Any:
         """An attribute of the file, None where it has none or there are several files."""
         source = self._sources[0]
@@ -461,13 +497,13 @@ class MotionSet:
 
         A `stop` beyond the clip's end means its end, as in a slice.
         """
-        source, index = self._where[clip]
+        source, index = self._place(clip)
         length = int(self.lengths[clip])
         return source.read(index, start, length if stop is None else min(stop, length))
 
     def blocks(self, clip: int) -> Iterator[np.ndarray]:
         """A clip in blocks of a few MB, each checked: DataError at the first frame that is not finite."""
-        source, index = self._where[clip]
+        source, index = self._place(clip)
         step = block_rows(self.dim, 4)
         for start in range(0, int(self.lengths[clip]), step):
             signals.check()
@@ -486,34 +522,37 @@ class MotionSet:
             yield frames
 
     def check(self, clip: int) -> None:
-        """Read a whole clip, once; DataError at the first frame that is not finite."""
-        if clip not in self._sound:
+        """Read a whole clip, once at most; DataError at the first frame that is not finite."""
+        if clip not in self._sound and not self._place(clip)[0].finite:
             for _ in self.blocks(clip):
                 pass
             self._sound.add(clip)
 
-    def verify(self) -> None:
-        """Compare each motion.h5 with its SHA-256, once; DataError when a bit has changed."""
-        while self._unverified:
-            self._unverified[0].verify()
-            del self._unverified[0]
+    def verify(self, clips: range | None = None) -> None:
+        """Compare each motion.h5 (with some of the clips) with its SHA-256, once; DataError when a bit has changed."""
+        for number, source in enumerate(self._sources):
+            first = self._firsts[number]
+            wanted = clips is None or (first < clips.stop and first + len(source.names) > clips.start)
+            if wanted and number not in self._verified:
+                source.verify()
+                self._verified.add(number)
 
-    def usable(self, on_error: str = "stop") -> tuple[list[int], list[str]]:
-        """Verify the files and read every frame: clips to work on, and why others are left out.
+    def usable(self, on_error: str = "stop", clips: range | None = None) -> tuple[list[int], list[str]]:
+        """Verify the files and read every frame (of some of the clips): clips to work on, and why others are left out.
 
         Raises DataError at the first clip with NaN or infinity, unless on_error is "skip".
         """
-        self.verify()
-        clips, skipped = [], []
-        for clip in range(len(self)):
+        self.verify(clips)
+        usable, skipped = [], []
+        for clip in range(len(self)) if clips is None else clips:
             try:
                 self.check(clip)
-                clips.append(clip)
+                usable.append(clip)
             except DataError as error:
                 if on_error != "skip":
                     raise
                 skipped.append(str(error))
-        return clips, skipped
+        return usable, skipped
 
     def close(self) -> None:
         """Close all files."""
@@ -525,3 +564,12 @@ class MotionSet:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _reopened(paths: Sequence[Path], dataset: str | None, fps: float | None, identity: str) -> MotionSet:
+    """The same set in another process; DataError where it is not the same any more."""
+    motion = MotionSet(paths, dataset=dataset, fps=fps)
+    if motion.identity != identity:
+        motion.close()
+        raise DataError("changed while it was read, or is another file on this machine", file=motion.paths[0])
+    return motion

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from vqtool.errors import DataError, UsageError
 from vqtool.flat import FlatReader, FlatWriter
 from vqtool.hdf5 import attribute, open_hdf5
 from vqtool.publish import publish
+from vqtool.shards import Shard, read_shard
 
 MAX_LATENT = 1e5  # a log-variance is at most 20, and a mean of more means that the run diverged
 
@@ -128,6 +129,7 @@ def _create(
     header: TokenHeader,
     codebooks: Sequence[np.ndarray],
     companions: Companions | None,
+    shard: Shard | None,
     force: bool,
 ) -> Iterator[TokenWriter]:
     lengths = -(-np.asarray(num_frames, dtype=np.int64) // header.downsample)
@@ -141,9 +143,13 @@ def _create(
         for layer, vectors in enumerate(codebooks):
             flat.array(f"codebooks/{layer}", np.asarray(vectors, dtype="<f4"))
         flat.array("num_frames", np.asarray(num_frames, dtype="<i8"))
-        for name, value in (companions or Companions()).to_arrays().items():
-            flat.array(name, value)
         attrs: dict[str, Any] = asdict(header) | {"vqtool_version": vqtool.__version__}
+        arrays = (companions or Companions()).to_arrays()
+        if shard is not None:
+            arrays |= shard.to_arrays()
+            attrs |= shard.to_attrs()
+        for name, value in arrays.items():
+            flat.array(name, value)
         attrs["codebook_sizes"] = np.array(header.codebook_sizes, dtype="<i8")
         attrs["parts"] = ",".join(header.parts)
         if not header.parts:
@@ -162,16 +168,17 @@ def create_tokens(
     codebooks: Sequence[np.ndarray],
     *,
     companions: Companions | None = None,
+    shard: Shard | None = None,
     force: bool = False,
 ) -> Iterator[TokenWriter]:
     """Write a tokens.h5 of clips whose lengths are known; it appears at `path` when the block ends, or not at all.
 
     `codebooks` are [K, C] per layer of `header.codebook_sizes`, or [] where they are not known; `companions` go along
-    to the decoded motion.
+    to the decoded motion. A `shard` says that the clips are some of an input's.
     """
     sizes = header.codebook_sizes
     rows = {"codes": (code_dtype(sizes), len(sizes))}
-    with _create(path, "tokens", rows, names, num_frames, header, codebooks, companions, force) as writer:
+    with _create(path, "tokens", rows, names, num_frames, header, codebooks, companions, shard, force) as writer:
         yield writer
 
 
@@ -184,11 +191,12 @@ def create_latents(
     dim: int,
     *,
     companions: Companions | None = None,
+    shard: Shard | None = None,
     force: bool = False,
 ) -> Iterator[TokenWriter]:
     """Write a latents.h5 (mean and logvar, [F, dim] float32) likewise."""
     rows = {"mean": (np.dtype("<f4"), dim), "logvar": (np.dtype("<f4"), dim)}
-    with _create(path, "latents", rows, names, num_frames, header, [], companions, force) as writer:
+    with _create(path, "latents", rows, names, num_frames, header, [], companions, shard, force) as writer:
         yield writer
 
 
@@ -252,6 +260,14 @@ class TokenSet:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __reduce__(self) -> tuple[Callable[..., TokenSet], tuple[Path, str]]:
+        """To a worker it goes as its path."""
+        return _reopened, (self.path, self.identity)
+
+    def shard(self) -> Shard:
+        """Which share of which work it is; DataError where it is none."""
+        return read_shard(self._flat, self.companions)
 
     @property
     def num_tokens(self) -> int:
@@ -349,3 +365,12 @@ class TokenSet:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _reopened(path: Path, identity: str) -> TokenSet:
+    """The same file in another process; DataError where it is not the same any more."""
+    tokens = TokenSet(path)
+    if tokens.identity != identity:
+        tokens.close()
+        raise DataError("changed while it was read, or is another file on this machine", file=path)
+    return tokens

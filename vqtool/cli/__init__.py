@@ -36,6 +36,7 @@ from vqtool.cli.evaluate import evaluate
 from vqtool.cli.export import export
 from vqtool.cli.import_ import import_
 from vqtool.cli.inspect_codebook import inspect_codebook
+from vqtool.cli.merge import merge
 from vqtool.cli.play import play
 from vqtool.cli.report import report
 from vqtool.cli.sample import sample
@@ -59,6 +60,7 @@ COMMANDS = (
     train,
     encode,
     decode,
+    merge,
     sample,
     play,
     export,

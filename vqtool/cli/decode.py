@@ -15,6 +15,7 @@ from vqtool.cli.import_ import tell_repairs
 from vqtool.cli.options import (
     Delay,
     Device,
+    Engine,
     Flatten,
     Force,
     Json,
@@ -24,9 +25,11 @@ from vqtool.cli.options import (
     Quiet,
     Repair,
     Run,
+    ShardOf,
     Threads,
+    WorkerCount,
+    make_workers,
     metered,
-    set_threads,
     tell_parts,
 )
 
@@ -56,6 +59,9 @@ def decode(
         Path | None,
         typer.Option("--like", metavar="TOKENS", help="A tokens.h5 whose skeleton what a model wrote gets."),
     ] = None,
+    shard: ShardOf = None,
+    workers: WorkerCount = None,
+    engine: Engine = "local",
     force: Force = False,
     device: Device = "auto",
     threads: Threads = None,
@@ -71,10 +77,12 @@ def decode(
     """
     from vqtool.errors import MissingInputError, UsageError
     from vqtool.publish import check_output
+    from vqtool.shards import parse_shard
     from vqtool.token_formats import ReadingOptions, SequenceOptions, has_card
     from vqtool.tokenizer_file import read_tokenizer
     from vqtool.tokens import TokenSet
 
+    share = None if shard is None else parse_shard(shard)
     check_output(output, force=force, inputs=(tokens,))
     reading = ReadingOptions(SequenceOptions(flatten=flatten, delay=delay, offset=offset), num_quantizers, repair)
     stored = False
@@ -100,15 +108,18 @@ def decode(
         from vqtool.nn.codec import load
         from vqtool.nn.files import decode_file
 
-        set_threads(threads)
+        team = make_workers(workers, engine, threads, device)
         codec = load(tokenizer, device=device)
-        with metered(int(clips.num_frames.sum()), "frame", quiet) as meter:
+        frames = int(clips.num_frames.sum()) // (1 if share is None else share[1])
+        with metered(frames, "frame", quiet) as meter:
             done = decode_file(
                 codec,
                 clips,
                 output,
                 num_quantizers=num_quantizers,
                 sample_seed=seed if sample else None,
+                shard=share,
+                workers=team,
                 force=force,
                 progress=meter.add,
             )

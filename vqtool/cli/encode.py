@@ -10,6 +10,7 @@ import typer
 from vqtool.cli.options import (
     Dataset,
     Device,
+    Engine,
     Force,
     Fps,
     Json,
@@ -19,10 +20,12 @@ from vqtool.cli.options import (
     Output,
     Quiet,
     Run,
+    ShardOf,
     Threads,
+    WorkerCount,
+    make_workers,
     metered,
     say,
-    set_threads,
     show_rows,
     tell_parts,
 )
@@ -39,6 +42,9 @@ def encode(
     num_quantizers: Layers = None,
     numerics: Numerics = "stable",
     on_error: Annotated[str, typer.Option("--on-error", help="At a clip with NaN: stop, or skip (exit 3).")] = "stop",
+    shard: ShardOf = None,
+    workers: WorkerCount = None,
+    engine: Engine = "local",
     force: Force = False,
     dataset: Dataset = None,
     fps: Fps = None,
@@ -56,23 +62,25 @@ def encode(
     """
     from vqtool.errors import UsageError
     from vqtool.publish import check_output
+    from vqtool.shards import parse_shard
     from vqtool.store import MotionSet
     from vqtool.tokenizer_file import read_tokenizer
 
     if on_error not in ("stop", "skip"):
         raise UsageError(f"--on-error is stop or skip, not {on_error!r}")
+    share = None if shard is None else parse_shard(shard)
     check_output(output, force=force, inputs=tuple(motion))
     tokenizer = read_tokenizer(run)
     with MotionSet(motion, dataset=dataset, fps=fps) as clips:
         tokenizer.check_motion(clips)
-        if not dry_run:
+        if share is None and not dry_run:
             clips.usable(on_error)  # before torch, which takes seconds to come
         from vqtool.nn.codec import load
         from vqtool.nn.files import encode_file
 
-        set_threads(threads)
+        team = make_workers(workers, engine, threads, device)
         codec = load(tokenizer, device=device, numerics=numerics)
-        frames = int(clips.lengths.sum())
+        frames = int(clips.lengths.sum()) // (1 if share is None else share[1])
         if dry_run:
             _show_plan(codec, clips, num_quantizers, as_json)
             return
@@ -83,6 +91,8 @@ def encode(
                 output,
                 num_quantizers=num_quantizers,
                 on_error=on_error,
+                shard=share,
+                workers=team,
                 force=force,
                 progress=meter.add,
             )

@@ -19,7 +19,7 @@ def inspect_codebook(
         typer.Argument(
             metavar="RUN|TOKENS",
             readable=False,
-            help="A run (its folder or tokenizer.safetensors), a tokens.h5 or a latents.h5.",
+            help="A run, a tokens.h5 or latents.h5, or the manifest of its shards.",
         ),
     ],
     other: Annotated[

@@ -12,14 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vqtool import signals
+from vqtool.remote import located
 
 if TYPE_CHECKING:
     from vqtool.nn.evaluation import Evaluation
+    from vqtool.workers import Workers
 
 Run = Annotated[
     Path, typer.Argument(help="A run folder of vqtool train, or its tokenizer.safetensors.", readable=False)
 ]
-Motions = Annotated[list[Path], typer.Argument(help="motion.h5, or any HDF5 file of [T, D] datasets.", readable=False)]
+Motions = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="MOTION...", help="motion.h5, or any HDF5 file of [T, D] datasets; or URLs.", parser=located
+    ),
+]
 Output = Annotated[Path, typer.Option("-o", "--output", help="The file to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 Dataset = Annotated[
@@ -47,6 +54,16 @@ Flatten = Annotated[
 Delay = Annotated[bool, typer.Option("--delay", help="Layer q comes q steps later, as in MusicGen.")]
 Offset = Annotated[int, typer.Option("--offset", min=0, help="The id of the first token.")]
 Repair = Annotated[bool, typer.Option("--repair", help="Cut off or fill up what cannot be, and say so.")]
+ShardOf = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Only share I of N (from 0) of the clips, for vqtool merge."),
+]
+WorkerCount = Annotated[
+    int | None, typer.Option("--workers", min=1, max=4096, help="Processes that share the work and the threads.")
+]
+Engine = Annotated[
+    str, typer.Option("--engine", help="Where the workers are: local, or ray (a cluster, or Ray on this machine).")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")]
 
@@ -110,6 +127,29 @@ def set_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def make_workers(count: int | None, engine: str, threads: int | None, device: str) -> Workers[Any] | None:
+    """The workers that were asked for, None for none; sets the threads of this process to those of a worker."""
+    from vqtool.errors import UsageError
+
+    if engine not in ("local", "ray"):
+        raise UsageError(f"--engine is local or ray, not {engine!r}")
+    if engine == "ray":
+        from vqtool.ray_workers import RayActors
+
+        actors = RayActors(count, threads, device=device, say=say)
+        set_threads(actors.threads)
+        return actors
+    set_threads(threads)
+    if count is None or count == 1:
+        return None
+    import torch
+
+    from vqtool.workers import Processes
+
+    set_threads(max(1, torch.get_num_threads() // count))
+    return Processes(count, say)
 
 
 class Meter:

@@ -100,6 +100,10 @@ class Codec:
         self._double: MotionTokenizer | None = None
         self.decided_again = 0
 
+    def __reduce__(self) -> tuple[Callable[..., Codec], tuple[TokenizerFile, str, str]]:
+        """To a worker it goes as its tokenizer file."""
+        return _load, (self.info, str(self.device), self.numerics)
+
     # Arrays
 
     def encode(self, motion: np.ndarray | Tensor, num_quantizers: int | None = None) -> np.ndarray | Tensor:
@@ -165,15 +169,22 @@ class Codec:
         """Token frames of a part, where each takes that many bytes in memory."""
         return min(PART_TOKENS, max(CHUNK_TOKENS, PART_BYTES // row_bytes))
 
-    def parts(self, lengths: np.ndarray, row_bytes: int) -> Iterator[list[Span]]:
-        """The token frames of clips of those lengths, in order, in lists of spans that fit in memory."""
+    def parts(self, lengths: np.ndarray, row_bytes: int, first: int = 0) -> Iterator[list[Span]]:
+        """The token frames of clips of those lengths, in order, in lists of spans that fit in memory.
+
+        A clip that does not fit into a list any more begins the next one, so that shards can begin there too. The clips
+        are numbered from `first` on.
+        """
         part: list[Span] = []
-        held = 0
-        for clip, num_frames in enumerate(lengths.tolist()):
+        held, most = 0, self.part_tokens(row_bytes)
+        for clip, num_frames in enumerate(lengths.tolist(), first):
+            if part and held - (-num_frames // self.downsample) > most:
+                yield part
+                part, held = [], 0
             for span in self._spans(clip, num_frames):
                 part.append(span)
                 held += span.stop - span.start
-                if held >= self.part_tokens(row_bytes):
+                if held >= most:
                     yield part
                     part, held = [], 0
         if part:
@@ -349,6 +360,10 @@ def load(run: str | Path | TokenizerFile, *, device: str = "auto", numerics: str
     """
     info = run if isinstance(run, TokenizerFile) else read_tokenizer(Path(run))
     return Codec(load_model(info), info, device=device, numerics=numerics)
+
+
+def _load(info: TokenizerFile, device: str, numerics: str) -> Codec:
+    return load(info, device=device, numerics=numerics)
 
 
 def _as_clips(motion: np.ndarray | Tensor, dim: int) -> np.ndarray:

@@ -1,12 +1,15 @@
 """encode_file(), decode_file() and sample_file(): motion.h5 to tokens.h5 and back, in memory that does not grow.
 
-Killed and begun again, they go on from the parts that are done (see parts.py), to the same bytes.
+Killed and begun again, they go on from the parts that are done (see parts.py), to the same bytes. The parts are the
+unit of all work: one process makes one after the other, or workers (see workers.py) make them and it writes them; a
+shard is a share of the clips, as an input of its own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,12 @@ import vqtool
 from vqtool.companions import Companions
 from vqtool.errors import UsageError
 from vqtool.nn.codec import Codec, Progress, Span
-from vqtool.parts import keep_parts
+from vqtool.parts import Parts, keep_parts
+from vqtool.shards import Shard, clip_range
 from vqtool.skeleton import Skeleton
 from vqtool.store import MotionSet, create_motion
 from vqtool.tokens import TokenHeader, TokenSet, code_dtype, create_latents, create_tokens
+from vqtool.workers import Workers
 
 SAMPLE = 64  # clips that are encoded again in float32, to tell what bfloat16 changed
 
@@ -68,6 +73,28 @@ def _header(codec: Codec, source: str, num_quantizers: int) -> TokenHeader:
     )
 
 
+@dataclass
+class EncodeSpans:
+    """Rows of a token file from spans of motion."""
+
+    codec: Codec
+    motion: MotionSet
+    num_quantizers: int | None
+    threads: int
+
+    def __call__(self, spans: list[Span], progress: Progress | None = None) -> dict[str, np.ndarray]:
+        """Codes and decided_again, or mean and logvar, of the spans end to end."""
+        _use_threads(self.threads)
+        codec = self.codec
+        codec.decided_again = 0
+        rows = codec.encode_spans(spans, self.motion.read, self.num_quantizers, progress)
+        if codec.model.is_vae:
+            return {name: np.concatenate([rows[s][n] for s in spans]) for n, name in enumerate(("mean", "logvar"))}
+        dtype = code_dtype(codec.info.codebook_sizes[: self.num_quantizers])
+        codes = np.concatenate([rows[span] for span in spans]).astype(dtype)
+        return {"codes": codes, "decided_again": np.array(codec.decided_again)}
+
+
 def encode_file(
     codec: Codec,
     motion: MotionSet,
@@ -75,49 +102,42 @@ def encode_file(
     *,
     num_quantizers: int | None = None,
     on_error: str = "stop",
+    shard: tuple[int, int] | None = None,
+    workers: Workers | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Encoded:
     """Encode all clips to a tokens.h5 (a VAE: latents.h5) in the order of the input.
 
     Begun again after a kill it goes on where it was. on_error "skip" leaves out clips with NaN or infinity and lists
-    them; "stop" raises DataError at the first.
+    them; "stop" raises DataError at the first. `shard` (index, count) encodes one share of the clips, for `merge` to
+    join; `workers` make the parts, to the same bytes.
     """
     codec.info.check_motion(motion)
     kept = codec.model.bottleneck.layers_asked(num_quantizers)
-    clips, skipped = motion.usable(on_error)
+    row_bytes = 8 * (codec._vae.dim if codec.model.is_vae else kept)
+    inexact = codec.numerics in ("fast", "bfloat16") or codec.model.is_vae
+    machine = _machine(codec) if inexact else {}
+    first, last = _share(codec, motion.lengths, row_bytes, shard, exact=not machine)
+    clips, skipped = motion.usable(on_error, range(first, last))
     names = [motion.names[clip] for clip in clips]
     lengths = motion.lengths[clips]
     header = _header(codec, motion.source, kept)
+    work = {"what": "encode", "motion": motion.identity, "layers": kept, **_key(codec)}
     along = motion.companions.select(clips)
-    key = {"what": "encode", "motion": motion.identity, "clips": clips, "layers": kept, **_key(codec)}
+    share = shard and Shard.make(shard, work, machine, (first, last), clips, motion.companions)
     if codec.model.is_vae:
-        row_bytes = 8 * codec._vae.dim
-        output = create_latents(out, names, lengths, header, codec._vae.dim, companions=along, force=force)
+        output = create_latents(out, names, lengths, header, codec._vae.dim, companions=along, shard=share, force=force)
     else:
-        row_bytes = 8 * kept
-        codebooks = [book.cpu().numpy() for book in codec.model.bottleneck.codebooks()[:kept]]
-        output = create_tokens(out, names, lengths, header, codebooks, companions=along, force=force)
+        books = [book.cpu().numpy() for book in codec.model.bottleneck.codebooks()[:kept]]
+        output = create_tokens(out, names, lengths, header, books, companions=along, shard=share, force=force)
     tokens = int((-(-lengths // codec.downsample)).sum())
+    encode = EncodeSpans(codec, motion, num_quantizers, torch.get_num_threads())
     decided_again = 0
-
-    def encode(spans: list[Span]) -> dict[str, np.ndarray]:
-        codec.decided_again = 0
-        rows = codec.encode_spans(
-            spans, lambda clip, start, stop: motion.read(clips[clip], start, stop), num_quantizers, progress
-        )
-        if codec.model.is_vae:
-            return {name: np.concatenate([rows[s][n] for s in spans]) for n, name in enumerate(("mean", "logvar"))}
-        codes = np.concatenate([rows[span] for span in spans]).astype(code_dtype(header.codebook_sizes))
-        return {"codes": codes, "decided_again": np.array(codec.decided_again)}
-
+    key = work | machine | {"clips": clips, "share": [first, last]}
     with keep_parts(out, key, several=tokens > codec.part_tokens(row_bytes)) as parts, output as writer:
-        for number, spans in enumerate(codec.parts(lengths, row_bytes)):
-            part = parts.load(number)
-            if part is None:
-                part = parts.save(number, encode(spans))
-            elif progress is not None:
-                progress(sum(map(codec.num_frames, spans)))
+        plan = _of_clips(codec.parts(motion.lengths[first:last], row_bytes, first), clips, last - first)
+        for part in _made(encode, plan, parts, workers, progress):
             decided_again += int(part.pop("decided_again", 0))
             writer.extend(**part)
     changed = _changed(codec, motion, clips, num_quantizers) if codec.numerics == "bfloat16" else None
@@ -126,7 +146,7 @@ def encode_file(
 
 def _changed(codec: Codec, motion: MotionSet, clips: Sequence[int], num_quantizers: int | None) -> float | None:
     """The share of codes that are not those of float32, of the first spans of clips all over the set."""
-    if codec.model.is_vae:
+    if codec.model.is_vae or not clips:
         return None
     spans = [next(codec._spans(clip, int(motion.lengths[clip])), None) for clip in clips[:: -(-len(clips) // SAMPLE)]]
     chosen = [span for span in spans if span is not None]
@@ -136,17 +156,145 @@ def _changed(codec: Codec, motion: MotionSet, clips: Sequence[int], num_quantize
     return float((found[0] != found[1]).mean()) if found[0].size else None
 
 
+def _use_threads(threads: int) -> None:
+    """In a worker: its share of the CPUs. Only where it changes something: a call ends torch's idle threads."""
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+
+
+def _share(
+    codec: Codec, lengths: np.ndarray, row_bytes: int, shard: tuple[int, int] | None, *, exact: bool
+) -> tuple[int, int]:
+    """The clips [first, last) of a shard, or all.
+
+    Where last bits depend on what shares a batch (not `exact`), shards begin where parts of the serial run do: then
+    they have its batches.
+    """
+    if shard is None:
+        return 0, len(lengths)
+    starts = np.arange(len(lengths))
+    if not exact:
+        begins = (spans[0] for spans in codec.parts(lengths, row_bytes))
+        starts = np.array([span.clip for span in begins if span.start == 0], dtype=np.int64)
+    return clip_range(shard, -(-lengths // codec.downsample), starts)
+
+
+def _of_clips(plan: Iterable[list[Span]], clips: Sequence[int], of: int) -> Iterator[list[Span]]:
+    """Parts without the clips that were left out of `of`; the others stay in their parts."""
+    good = set(clips) if len(clips) < of else None
+    for spans in plan:
+        if chosen := spans if good is None else [span for span in spans if span.clip in good]:
+            yield chosen
+
+
+def _made(
+    work: EncodeSpans | DecodeSpans,
+    plan: Iterable[list[Span]],
+    parts: Parts,
+    workers: Workers | None,
+    progress: Progress | None,
+) -> Iterator[dict[str, np.ndarray]]:
+    """The parts of an output in order: found of an earlier run, or made here or by the workers."""
+
+    def told(spans: list[Span]) -> None:
+        if progress is not None:
+            progress(sum(map(work.codec.num_frames, spans)))
+
+    if workers is None or not parts.several:
+        for number, spans in enumerate(plan):
+            part = parts.load(number)
+            if part is None:
+                part = parts.save(number, work(spans, progress))
+            else:
+                told(spans)
+            yield part
+        return
+    waiting: deque[int] = deque()  # looked at, not yet given back; in order
+    done: set[int] = set()
+
+    def missing() -> Iterator[tuple[int, list[Span]]]:
+        for number, spans in enumerate(plan):
+            waiting.append(number)
+            if parts.load(number) is None:
+                yield number, spans
+            else:
+                done.add(number)
+                told(spans)
+
+    def ready() -> Iterator[dict[str, np.ndarray]]:
+        while waiting and waiting[0] in done:
+            done.remove(waiting[0])
+            yield parts.again(waiting.popleft())
+
+    for number, spans, arrays in workers.run(work, missing()):
+        parts.save(number, arrays)
+        done.add(number)
+        told(spans)
+        yield from ready()
+    yield from ready()
+
+
 def _key(codec: Codec) -> dict[str, Any]:
-    """What the bits of an output depend on, besides its input."""
-    key = {"vqtool": vqtool.__version__, "tokenizer": codec.info.tokenizer_id, "numerics": codec.numerics}
-    if codec.numerics in ("fast", "bfloat16") or codec.model.is_vae:
-        key |= _machine(codec)
-    return key
+    """What an output depends on, besides its input."""
+    return {"vqtool": vqtool.__version__, "tokenizer": codec.info.tokenizer_id, "numerics": codec.numerics}
 
 
 def _machine(codec: Codec) -> dict[str, Any]:
     """What the last bits of a float32 depend on."""
     return {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": codec.device.type}
+
+
+@dataclass
+class DecodeSpans:
+    """Frames of a motion file from spans of tokens, which read(clip, start, stop) gives."""
+
+    codec: Codec
+    read: TokenRows | NoiseRows
+    threads: int
+
+    def __call__(self, spans: list[Span], progress: Progress | None = None) -> dict[str, np.ndarray]:
+        """The frames of the spans end to end."""
+        _use_threads(self.threads)
+        rows = {}
+        for span, frames in self.codec.decode_spans(spans, self.read):
+            rows[span] = frames[: self.codec.num_frames(span)]
+            if progress is not None:
+                progress(len(rows[span]))
+        return {"frames": np.concatenate([rows[span] for span in spans])}
+
+
+@dataclass
+class TokenRows:
+    """The codes of a token file, or its latents: their mean, or with a seed a draw from the posterior."""
+
+    tokens: TokenSet
+    num_quantizers: int | None
+    sample_seed: int | None
+
+    def __call__(self, clip: int, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop) of a clip."""
+        tokens = self.tokens
+        first, last = int(tokens.offsets[clip]) + start, int(tokens.offsets[clip]) + stop
+        rows = tokens.rows("mean" if tokens.is_latents else "codes", first, last)[:, : self.num_quantizers]
+        if self.sample_seed is None:
+            return rows
+        noise = _noise(self.sample_seed, first, last, tokens.width)
+        return rows + np.exp(tokens.rows("logvar", first, last) / 2) * noise
+
+
+@dataclass
+class NoiseRows:
+    """Latents that are noise; row i of clip n is row n * length + i of the seed."""
+
+    seed: int
+    temperature: float
+    length: int
+    dim: int
+
+    def __call__(self, clip: int, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop) of a clip."""
+        first = clip * self.length
+        return self.temperature * _noise(self.seed, first + start, first + stop, self.dim)
 
 
 def decode_file(
@@ -156,13 +304,16 @@ def decode_file(
     *,
     num_quantizers: int | None = None,
     sample_seed: int | None = None,
+    shard: tuple[int, int] | None = None,
+    workers: Workers | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Decoded:
     """Decode a tokens.h5 or latents.h5 to a motion.h5, every clip at its true length.
 
     Begun again after a kill it goes on where it was. Of latents the mean is decoded, or with a `sample_seed` a draw
-    from the posterior. Raises MismatchError for tokens of another tokenizer, DataError where the file is damaged.
+    from the posterior. `shard` and `workers` are those of `encode_file`. Raises MismatchError for tokens of another
+    tokenizer, DataError where the file is damaged.
     """
     codec.info.check_tokens(tokens)
     if num_quantizers is not None and (tokens.is_latents or not 1 <= num_quantizers <= tokens.width):
@@ -172,25 +323,17 @@ def decode_file(
     if sample_seed is not None and not tokens.is_latents:
         raise UsageError("--sample is for the latents of a VAE; these are codes", file=tokens.path)
     tokens.check()
-    column = "mean" if tokens.is_latents else "codes"
-
-    def read(clip: int, start: int, stop: int) -> np.ndarray:
-        first, last = int(tokens.offsets[clip]) + start, int(tokens.offsets[clip]) + stop
-        rows = tokens.rows(column, first, last)[:, :num_quantizers]
-        if sample_seed is None:
-            return rows
-        return rows + np.exp(tokens.rows("logvar", first, last) / 2) * _noise(sample_seed, first, last, tokens.width)
-
-    key = {"what": "decode", "tokens": tokens.identity, "layers": num_quantizers, "seed": sample_seed}
     return _write_motion(
         codec,
         out,
         tokens.names,
         tokens.num_frames,
-        read,
-        key,
+        TokenRows(tokens, num_quantizers, sample_seed),
+        {"what": "decode", "tokens": tokens.identity, "layers": num_quantizers, "seed": sample_seed},
         source=tokens.path.name,
         companions=tokens.companions,
+        shard=shard,
+        workers=workers,
         force=force,
         progress=progress,
     )
@@ -218,24 +361,16 @@ def sample_file(
         raise UsageError(f"{what} (see examples/text_to_motion); only a VAE can be sampled", file=codec.info.path)
     if not 0 <= temperature < math.inf:
         raise UsageError(f"--temperature is a number from 0 on, not {temperature}")
-    length = -(-num_frames // codec.downsample)
-
-    def read(clip: int, start: int, stop: int) -> np.ndarray:
-        first = clip * length
-        return temperature * _noise(seed, first + start, first + stop, codec._vae.dim)
-
     companions = Companions(
         bodies=() if body is None else (body,), body_of=None if body is None else np.zeros(clips, np.int64)
     )
-    names = [f"sample_{number:04d}" for number in range(1, clips + 1)]
-    key = {"what": "sample", "clips": clips, "frames": num_frames, "seed": seed, "temperature": temperature}
     return _write_motion(
         codec,
         out,
-        names,
+        [f"sample_{number:04d}" for number in range(1, clips + 1)],
         np.full(clips, num_frames),
-        read,
-        key,
+        NoiseRows(seed, temperature, -(-num_frames // codec.downsample), codec._vae.dim),
+        {"what": "sample", "clips": clips, "frames": num_frames, "seed": seed, "temperature": temperature},
         source=f"sample --seed {seed} --temperature {temperature:g}",
         companions=companions,
         force=force,
@@ -248,26 +383,26 @@ def _write_motion(
     out: Path,
     names: Sequence[str],
     lengths: np.ndarray,
-    read: Callable[[int, int, int], np.ndarray],
-    key: dict[str, Any],
+    read: TokenRows | NoiseRows,
+    work: dict[str, Any],
     *,
     source: str,
     companions: Companions,
+    shard: tuple[int, int] | None = None,
+    workers: Workers | None = None,
     force: bool,
     progress: Progress | None,
 ) -> Decoded:
-    """Write the motion of clips of those lengths; read(clip, start, stop) gives rows, `key` is what they depend on."""
-
-    def decode(spans: list[Span]) -> dict[str, np.ndarray]:
-        rows = {}
-        for span, frames in codec.decode_spans(spans, read):
-            rows[span] = frames[: codec.num_frames(span)]
-            if progress is not None:
-                progress(len(rows[span]))
-        return {"frames": np.concatenate([rows[span] for span in spans])}
-
-    total = int(lengths.sum())
+    """Write the motion of clips of those lengths, or of a share of them; `work` is what `read` depends on."""
     row_bytes = 4 * codec.info.dim * codec.downsample
+    first, last = _share(codec, lengths, row_bytes, shard, exact=False)
+    share = None
+    work, machine = work | _key(codec), _machine(codec)
+    if shard is not None:
+        clips = range(first, last)
+        share = Shard.make(shard, work, machine, (first, last), clips, companions)
+        names, lengths, companions = names[first:last], lengths[first:last], companions.select(clips)
+    total = int(lengths.sum())
     output = create_motion(
         out,
         dim=codec.info.dim,
@@ -278,14 +413,11 @@ def _write_motion(
         force=force,
     )
     several = int((-(-lengths // codec.downsample)).sum()) > codec.part_tokens(row_bytes)
-    with keep_parts(out, key | _key(codec) | _machine(codec), several=several) as parts, output as writer:
-        writer.companions = companions
-        for number, spans in enumerate(codec.parts(lengths, row_bytes)):
-            part = parts.load(number)
-            if part is None:
-                part = parts.save(number, decode(spans))
-            elif progress is not None:
-                progress(sum(map(codec.num_frames, spans)))
+    key = work | machine | {"share": [first, last]}
+    with keep_parts(out, key, several=several) as parts, output as writer:
+        writer.companions, writer.shard = companions, share
+        decode = DecodeSpans(codec, read, torch.get_num_threads())
+        for part in _made(decode, codec.parts(lengths, row_bytes, first), parts, workers, progress):
             writer.extend(part["frames"])
         for name, length in zip(names, lengths.tolist(), strict=True):
             writer.end_clip(name, frames=length)
