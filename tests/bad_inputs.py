@@ -549,7 +549,7 @@ COMMAND_LINES = [
     Case("no such option", "stats MOTION --nonsense", nothing, 2, r"No such option: --nonsense.*"),
     Case("an option nearly right", "stats MOTION --colums", nothing, 2, r"No such option: --colums \(Possible options: --columns\).*"),
     Case("no output named", "encode RUN MOTION", nothing, 2, r"Missing option '-o' / '--output'..*"),
-    Case("no input named", "stats", nothing, 2, r"Missing argument 'motion'..*"),
+    Case("no input named", "stats", nothing, 2, r"Missing argument 'MOTION\.\.\.'..*"),
     Case("an option without its value", "encode RUN MOTION -o", nothing, 2, r"Option '-o' requires an argument..*"),
     Case("fps of 0", "stats bad.h5 --fps 0", h5("bad.h5", {"a": np.ones((9, 3))}), 2, r"--fps takes a positive number, not 0"),
     Case("fps below 0", "stats bad.h5 --fps -1", h5("bad.h5", {"a": np.ones((9, 3))}), 2, r"--fps takes a positive number, not -1"),
