@@ -86,7 +86,7 @@ def measure(quick: bool) -> list[Row]:
         rates = {}
         for model in ("t2m-gpt", "vq"):
             run = tokenizer_of(model, path, folder)
-            found, told = of_model(run, path, folder, rounds=2 if quick else 5)
+            found, told = of_model(run, path, folder, rounds=2 if quick else 4)
             rates[model] = told
             rows += [Row(f"{model}: {row.what}", row.against, row.ratios, row.goal, row.note) for row in found]
         both = faster(rates["vq"] | {"t2m-gpt": rates["t2m-gpt"]["both"]}, "both", "t2m-gpt")

@@ -48,7 +48,7 @@ def lookups(quick: bool) -> list[Row]:
             "vector-quantize-pytorch": theirs,
             "faiss IndexFlatL2": lambda v=vectors, i=index: i.search(v.numpy(), 1),
         }
-        found = interleaved(jobs, rounds=3 if quick else 7)
+        found = interleaved(jobs, rounds=3 if quick else 5)
         what = f"{VECTORS:,} vectors, C = {dim}, K = {size:,}"
         goals = {"cdist + argmin": ">= 3.5", "vector-quantize-pytorch": ">= 6", "faiss IndexFlatL2": ""}
         for name, goal in goals.items():
@@ -106,7 +106,7 @@ def steps(quick: bool) -> list[Row]:
             (latents.sum() + loss.sum()).backward()
 
         jobs = {"ours": step_ours, "one-hot": step_onehot, "vector-quantize-pytorch": step_peer}
-        found = interleaved(jobs, rounds=3 if quick else 7, least=0.2)
+        found = interleaved(jobs, rounds=3 if quick else 5, least=0.2)
         what = f"quantizer training step, {count:,} tokens, C = {dim}, K = {size:,}"
         note = f"ours {milliseconds(found['ours'])}"
         theirs = faster(found, "ours", "vector-quantize-pytorch")

@@ -21,7 +21,7 @@ def interleaved(jobs: Mapping[str, Job], rounds: int = 7, least: float = 0.0) ->
     repeats = {}
     for name, job in jobs.items():
         job()
-        repeats[name] = max(1, round(least / max(1e-9, _seconds(job, 1))))
+        repeats[name] = max(1, round(least / max(1e-9, _seconds(job, 1)))) if least else 1
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     gc.collect()
     gc.disable()

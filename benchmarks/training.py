@@ -71,7 +71,7 @@ def measure(quick: bool) -> list[Row]:
         with MotionSet([path]) as motion:
             for model in ("t2m-gpt", "vq"):
                 jobs = {"ours": our_loop(model, motion, Path(name)), "plain": plain_loop(model, motion)}
-                found = interleaved(jobs, rounds=3 if quick else 9, least=1.0)
+                found = interleaved(jobs, rounds=3 if quick else 7, least=1.0)
                 note = f"{milliseconds(found['ours'])} a step, {BATCH} x {WINDOW} frames"
                 ratios = faster(found, "ours", "plain")
                 rows.append(
