@@ -246,6 +246,12 @@ def test_a_damaged_manifest_is_refused(text: str, tmp_path: Path) -> None:
         read_manifest(tmp_path / "all.json")
 
 
+def test_a_manifest_of_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "all.json").write_text('{"format": "vqtool.shards", "format_version": 1, "shards": []}')
+    with pytest.raises(DataError, match="lists no shards"):
+        inspect(tmp_path / "all.json")
+
+
 # Which clips are in a shard
 
 

@@ -448,6 +448,21 @@ def _token_source(tokens: TokenSet, before: Source | None) -> Source:
     return replace(before, clips=clips, motion_frames=frames)
 
 
+def source_of(tokenizer: TokenizerFile, file: str, kind: str, **more: int) -> Source:
+    """What is looked at with a tokenizer: `kind` and `more` as in Source."""
+    return Source(
+        file=file,
+        kind=kind,
+        bottleneck=str(tokenizer.config["model"]["bottleneck"]),
+        layout=tokenizer.layout,
+        dim=tokenizer.dim,
+        fps=tokenizer.fps,
+        downsample=tokenizer.downsample,
+        tokenizer_id=tokenizer.tokenizer_id,
+        **more,
+    )
+
+
 def part_of(parts: tuple[str, ...], layer: int) -> str | None:
     """Whose codes stand in a column."""
     return parts[layer % len(parts)] if parts else None
@@ -507,16 +522,7 @@ def inspect_run(tokenizer: TokenizerFile) -> CodebookReport | LatentReport:
     """Usage over a run's validation set at the end of training; no transitions, for only counts were kept."""
     path, tensors = tokenizer.path, tokenizer.tensors
     try:
-        source = Source(
-            file=str(path),
-            kind="run",
-            bottleneck=str(tokenizer.config["model"]["bottleneck"]),
-            layout=tokenizer.layout,
-            dim=tokenizer.dim,
-            fps=tokenizer.fps,
-            downsample=tokenizer.downsample,
-            tokenizer_id=tokenizer.tokenizer_id,
-        )
+        source = source_of(tokenizer, str(path), "run")
         if not tokenizer.codebook_sizes:
             kl, variance = (tensors[f"usage.{name}"].astype(np.float64) for name in ("kl", "variance"))
             if kl.ndim != 1 or kl.shape != variance.shape:

@@ -79,7 +79,10 @@ def read_manifest(path: Path) -> list[tuple[Path, str]]:
         found = json.loads(read_bytes(path, MAX_MANIFEST_BYTES))
         if found["format"] != FORMAT or found["format_version"] != 1:
             raise DataError(f"is no {FORMAT} of version 1; this vqtool reads no other", file=path)
-        return [(path.parent / str(entry["file"]), str(entry["sha256"])) for entry in found["shards"]]
+        listed = [(path.parent / str(entry["file"]), str(entry["sha256"])) for entry in found["shards"]]
+        if not listed:
+            raise DataError("lists no shards; make it again with vqtool merge", file=path)
+        return listed
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             "is no manifest of shards, or is damaged; make it again with vqtool merge", file=path

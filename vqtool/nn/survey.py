@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from vqtool.codebook import count_blocks, nearest_pairs
-from vqtool.inspection import CodebookReport, LatentReport, LayerUsage, Source, part_of
+from vqtool.inspection import CodebookReport, LatentReport, LayerUsage, Source, part_of, source_of
 from vqtool.motion import column_groups
 from vqtool.nn.codec import Codec, Progress, Span
 from vqtool.nn.evaluation import Evaluation, evaluate
@@ -189,19 +189,10 @@ def _shown(
 
 
 def _source(codec: Codec, motion: MotionSet, clips: Sequence[int]) -> Source:
-    info = codec.info
-    return Source(
-        file=", ".join(path.name for path in motion.paths),
-        kind="latents" if codec.model.is_vae else "tokens",
-        bottleneck=str(info.config["model"]["bottleneck"]),
-        layout=info.layout,
-        dim=info.dim,
-        fps=info.fps,
-        downsample=info.downsample,
-        tokenizer_id=info.tokenizer_id,
-        clips=len(clips),
-        motion_frames=int(motion.lengths[list(clips)].sum()),
-    )
+    frames = int(motion.lengths[list(clips)].sum())
+    files = ", ".join(path.name for path in motion.paths)
+    kind = "latents" if codec.model.is_vae else "tokens"
+    return source_of(codec.info, files, kind, clips=len(clips), motion_frames=frames)
 
 
 def _written_out(codec: Codec) -> list[np.ndarray]:
