@@ -74,5 +74,6 @@ def rvq_step(layers: int) -> Callable[[], None]:
         leaf = x.clone().requires_grad_()
         output = quantizer(leaf)
         (output.latents.sum() + output.losses["commitment"]).backward()
+        quantizer.follow([output])
 
     return step

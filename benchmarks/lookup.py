@@ -94,6 +94,7 @@ def steps(quick: bool) -> list[Row]:
             leaf = x.clone().requires_grad_()
             output = ours(leaf)
             (output.latents.sum() + output.losses["commitment"]).backward()
+            ours.follow([output])
 
         def step_onehot(x: Tensor = x, onehot: OneHot = onehot) -> None:
             leaf = x[0].clone().requires_grad_()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.material import Silent, config_of, write_motion
+from benchmarks.material import config_of, write_motion
 from benchmarks.measure import Job, Row, faster, interleaved, milliseconds
 from benchmarks.peers import OneHot, plain_convolutions
 from vqtool.nn.layers import build_decoder, build_encoder
-from vqtool.nn.trainer import _Training
+from vqtool.nn.learner import Learner
 from vqtool.nn.windows import WindowSampler
+from vqtool.stats import column_stats
 from vqtool.store import MotionSet
 
 TITLE = "Training"
@@ -51,16 +53,13 @@ def plain_loop(model: str, motion: MotionSet) -> Job:
     return step
 
 
-def our_loop(model: str, motion: MotionSet, folder: Path) -> Job:
+def our_loop(model: str, motion: MotionSet) -> Job:
     """A step of `vqtool train`: windows from disk, losses, moving averages of the weights."""
-    training = _Training(config_of(model, **{"train.steps": 100_000}), motion, folder, Silent(), "cpu")
-    training._initialize_codebooks()
-
-    def step() -> None:
-        training._train_step()
-        training.step += 1
-
-    return step
+    clips = list(range(len(motion)))
+    config, stats = config_of(model, **{"train.steps": 100_000}), column_stats(motion, clips)
+    learner, steps = Learner(config, motion, clips, stats, torch.device("cpu")), itertools.count()
+    learner.initialize_codebooks()
+    return lambda: learner.step(next(steps))
 
 
 def measure(quick: bool) -> list[Row]:
@@ -70,7 +69,7 @@ def measure(quick: bool) -> list[Row]:
         path = write_motion(Path(name) / "motion.h5", 200 if quick else 1000)
         with MotionSet([path]) as motion:
             for model in ("t2m-gpt", "vq"):
-                jobs = {"ours": our_loop(model, motion, Path(name)), "plain": plain_loop(model, motion)}
+                jobs = {"ours": our_loop(model, motion), "plain": plain_loop(model, motion)}
                 found = interleaved(jobs, rounds=3 if quick else 7, least=1.0)
                 note = f"{milliseconds(found['ours'])} a step, {BATCH} x {WINDOW} frames"
                 ratios = faster(found, "ours", "plain")

@@ -92,7 +92,7 @@ class Silent:
 def quick_starts() -> Iterator[None]:
     """Components and k-means see no more than they need: drawing 16,384 takes longer than the rest of a training."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vqtool.nn.trainer.INIT_SAMPLES", 1)
+        patch.setattr("vqtool.nn.learner.INIT_SAMPLES", 1)
         yield
 
 

@@ -93,6 +93,13 @@ def state(module: torch.nn.Module, *, draws: bool = True) -> dict[str, Tensor]:
     return {key: value.clone() for key, value in module.state_dict().items() if draws or "draws" not in key}
 
 
+def step(bottleneck: Any, latents: Tensor, mask: Tensor | None = None) -> Any:
+    """Forwards, and the codebooks follow as they do after a training step."""
+    output = bottleneck(latents, mask)
+    bottleneck.follow([output])
+    return output
+
+
 def same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
     return one.keys() == two.keys() and all(one[key].equal(two[key]) for key in one)
 
@@ -158,8 +165,8 @@ def test_what_lies_in_the_padding_changes_nothing(name: str, training: bool) -> 
     mask = mask_of(7, 2, 4, width=7)
     x = noise(3, 7, C)
     one, two = make(name).train(training), make(name).train(training)
-    clean = one(torch.where(mask.unsqueeze(-1), x, 0.0), mask)
-    dirty = two(torch.where(mask.unsqueeze(-1), x, 1e4 * noise(3, 7, C, seed=1)), mask)
+    clean = step(one, torch.where(mask.unsqueeze(-1), x, 0.0), mask)
+    dirty = step(two, torch.where(mask.unsqueeze(-1), x, 1e4 * noise(3, 7, C, seed=1)), mask)
     assert clean.latents.equal(dirty.latents)
     assert same(clean.losses, dirty.losses)
     assert same(state(one), state(two))
@@ -183,7 +190,7 @@ def test_a_batch_that_is_all_padding_changes_no_state_and_has_losses_of_zero(nam
     bottleneck = make(name)
     before = state(bottleneck, draws=False)
     x = noise(2, 5, C).requires_grad_()
-    output = bottleneck(x, torch.zeros(2, 5, dtype=torch.bool))
+    output = step(bottleneck, x, torch.zeros(2, 5, dtype=torch.bool))
     (output.latents.sum() + sum(output.losses.values())).backward()
     assert all(loss == 0 for loss in output.losses.values())
     assert x.grad is None or (x.grad == 0).all()
@@ -195,7 +202,7 @@ def test_a_batch_that_is_all_padding_changes_no_state_and_has_losses_of_zero(nam
 def test_eval_changes_no_state(name: str) -> None:
     bottleneck = make(name).eval()
     before = state(bottleneck)
-    bottleneck(noise(2, 5, C))
+    step(bottleneck, noise(2, 5, C))
     assert same(state(bottleneck), before)
 
 
@@ -219,11 +226,11 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
 def test_save_load_step_is_step(name: str, options: dict[str, Any]) -> None:
     whole, loaded = make(name, **options), make(name, seed=9, **options)
-    for step in range(3):
-        whole(noise(4, 10, C, seed=step))
+    for seed in range(3):
+        step(whole, noise(4, 10, C, seed=seed))
     loaded.load_state_dict(state(whole))
-    for step in range(3, 6):
-        one, two = (bottleneck(noise(4, 10, C, seed=step)) for bottleneck in (whole, loaded))
+    for seed in range(3, 6):
+        one, two = (step(bottleneck, noise(4, 10, C, seed=seed)) for bottleneck in (whole, loaded))
         assert one.latents.equal(two.latents)
         assert same(one.losses, two.losses)
         assert same(state(whole), state(loaded))
@@ -242,8 +249,9 @@ def test_save_load_initialize_is_initialize(name: str) -> None:
 @EVERY
 def test_training_is_a_function_of_seed_and_latents(name: str) -> None:
     one, two = make(name), make(name)
-    for step in range(3):
-        assert one(noise(2, 5, C, seed=step)).latents.equal(two(noise(2, 5, C, seed=step)).latents)
+    for seed in range(3):
+        x = noise(2, 5, C, seed=seed)
+        assert step(one, x).latents.equal(step(two, x).latents)
     assert same(state(one), state(two))
 
 
@@ -252,9 +260,9 @@ def test_training_is_a_function_of_seed_and_latents(name: str) -> None:
 def test_autocast_around_it_changes_nothing(name: str, training: bool) -> None:
     x = noise(3, 50, C).bfloat16()
     one, two = make(name).train(training), make(name).train(training)
-    plain = one(x.float())
+    plain = step(one, x.float())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = two(x)
+        cast = step(two, x)
     assert cast.latents.dtype == torch.float32
     assert cast.latents.equal(plain.latents)
     assert same(cast.losses, plain.losses)
@@ -287,7 +295,7 @@ def test_training_eval_and_decode_of_encode_agree_bit_for_bit(name: str) -> None
     evaluated = bottleneck.eval()(x)
     codes = bottleneck.encode(x)
     decoded = bottleneck.decode(codes)
-    trained = bottleneck.train()(x)  # last, since the codebooks follow
+    trained = bottleneck.train()(x)
     assert codes.equal(evaluated.codes)
     assert evaluated.latents.equal(decoded)
     if name == "rvq beam":  # training takes the nearest code of each layer
@@ -487,7 +495,7 @@ def test_the_nth_draw_is_a_function_of_seed_and_n() -> None:
 def test_draws_leave_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
     bottleneck = make("rvq", revive_below=0.9, quantizer_dropout=0.5)
-    bottleneck(noise(4, 10, C))
+    step(bottleneck, noise(4, 10, C))
     make("vae")(noise(4, 10, C))
     assert torch.get_rng_state().equal(before)
 
@@ -669,7 +677,7 @@ def test_moving_averages_and_revival_of_a_narrow_codebook_work_inside() -> None:
     x = noise(2, 100, C)
     layer: Any = vq.layers[0]
     inside = layer.inside(x).flatten(0, 1)
-    index = vq(x).codes.flatten()
+    index = step(vq, x).codes.flatten()
     counts = torch.bincount(index, minlength=16)
     alive = counts >= 0.9 * 200 / 16
     assert 0 < alive.sum() < 16
@@ -754,7 +762,7 @@ def test_layers_may_have_codebooks_of_different_sizes() -> None:
 def test_vq_is_rvq_with_one_layer() -> None:
     vq, rvq = make("vq"), make("rvq", num_quantizers=1)
     x = noise(2, 30, C)
-    assert vq(x).latents.equal(rvq(x).latents)
+    assert step(vq, x).latents.equal(step(rvq, x).latents)
     assert isinstance(vq, VectorQuantizer)
     assert same(state(vq), state(rvq))
 
@@ -860,8 +868,8 @@ def test_a_product_decodes_whole_layers_and_refuses_a_part_of_one() -> None:
 
 def test_one_group_is_rvq() -> None:
     product, rvq = make("product", groups=1, num_quantizers=3), make("rvq")
-    for step in range(3):
-        one, two = product(noise(4, 10, C, seed=step)), rvq(noise(4, 10, C, seed=step))
+    for seed in range(3):
+        one, two = (step(bottleneck, noise(4, 10, C, seed=seed)) for bottleneck in (product, rvq))
         assert one.latents.equal(two.latents)
         assert one.codes.equal(two.codes)
         assert same(one.losses, two.losses)
@@ -944,7 +952,7 @@ def test_ema_by_hand() -> None:
     book: Any = rvq.layers[0]
     book.counts.copy_(torch.tensor([2.0, 2.0]))
     book.sums.copy_(torch.tensor([[0.0], [20.0]]))
-    rvq(torch.tensor([[[1.0], [3.0], [9.0]]]))  # codes 0, 0, 1
+    step(rvq, torch.tensor([[[1.0], [3.0], [9.0]]]))  # codes 0, 0, 1
     assert book.counts.tolist() == [0.5 * 2 + 0.5 * 2, 0.5 * 2 + 0.5 * 1]
     assert book.sums.flatten().tolist() == [0.5 * 0 + 0.5 * 4, 0.5 * 20 + 0.5 * 9]
     torch.testing.assert_close(book.vectors.flatten(), torch.tensor([2 / 2, 14.5 / 1.5]))
@@ -959,8 +967,8 @@ def test_an_idle_code_stays_exactly_where_it_is() -> None:
     rvq = with_codebooks([[0.1, 0.7], [-3.3, 1.7]], ema_decay=0.9)
     book: Any = rvq.layers[0]
     idle = book.vectors[1].clone()
-    for step in range(100):
-        rvq(0.1 * noise(1, 8, 2, seed=step))
+    for seed in range(100):
+        step(rvq, 0.1 * noise(1, 8, 2, seed=seed))
         assert book.vectors[1].equal(idle)
     assert book.counts[1] < 1e-3
     assert not book.vectors[0].equal(torch.tensor([0.1, 0.7]))
@@ -971,7 +979,7 @@ def test_a_code_with_next_to_no_count_is_left_alone() -> None:
     book: Any = rvq.layers[0]
     book.counts.zero_()
     book.sums.zero_()
-    rvq(torch.tensor([[[4.0]]]))
+    step(rvq, torch.tensor([[[4.0]]]))
     assert book.counts[0].item() == pytest.approx(1e-4, rel=1e-3)
     assert book.vectors.flatten().tolist() == [5.0, 90.0]
 
@@ -980,7 +988,7 @@ def test_a_code_in_use_is_the_mean_of_its_tokens_without_smoothing() -> None:
     rvq = with_codebooks([[0.0, 0.0], [50.0, 50.0]], ema_decay=0.5)
     x = torch.tensor([[[2.0, 1.0], [4.0, 3.0]]])
     for _ in range(60):
-        rvq(x)
+        step(rvq, x)
     torch.testing.assert_close(rvq.codebooks()[0][0], torch.tensor([3.0, 2.0]), rtol=1e-6, atol=0)
 
 
@@ -988,7 +996,7 @@ def test_a_shared_codebook_gets_one_update_from_the_pairs_of_all_layers() -> Non
     rvq = with_codebooks([[0.0], [4.0]], num_quantizers=2, shared_codebook=True, ema_decay=0.5)
     book: Any = rvq.layers[0]
     assert len(rvq.layers) == 1
-    rvq(torch.tensor([[[5.0]]]))  # 5 takes code 1, the rest of 1 takes code 0
+    step(rvq, torch.tensor([[[5.0]]]))  # 5 takes code 1, the rest of 1 takes code 0
     assert book.counts.tolist() == [0.5 + 0.5, 0.5 + 0.5]
     assert book.sums.flatten().tolist() == [0.5 * 0 + 0.5 * 1, 0.5 * 4 + 0.5 * 5]
     torch.testing.assert_close(book.vectors.flatten(), torch.tensor([0.5, 4.5]))
@@ -1073,11 +1081,29 @@ def test_revive_below_0_revives_nothing() -> None:
     assert revive(book_with([100.0, 0.0, 0.0, 0.0], revive_below=0.0), torch.arange(8.0)) == []
 
 
+@pytest.mark.parametrize("name", ["vq", "rvq", "product"])
+def test_codebooks_follow_the_batches_of_a_step_as_they_follow_one_of_them_all(name: str) -> None:
+    whole, parts = make(name, revive_below=0.9), make(name, revive_below=0.9)
+    x, mask = noise(5, 20, C), mask_of(20, 3, 20, 11, 20, width=20)
+    step(whole, x, mask)
+    parts.follow([parts(x[:2], mask[:2]), parts(x[2:], mask[2:])])
+    assert same(state(whole), state(parts))
+
+
+def test_the_codebooks_stay_until_they_are_told_to_follow() -> None:
+    rvq = make("rvq", revive_below=0.9)
+    before = state(rvq)
+    output = rvq(noise(2, 30, C))
+    assert same(state(rvq), before)
+    rvq.follow([output])
+    assert not same(state(rvq), before)
+
+
 def test_padding_is_never_a_token_to_revive_onto() -> None:
     rvq = with_codebooks([[0.0], *[[900.0]] * 15], revive_below=0.9, ema_decay=0.1)
     x = noise(2, 30, 1)
     x[1] = 500.0
-    rvq(x, mask_of(30, 0, width=30))
+    step(rvq, x, mask_of(30, 0, width=30))
     vectors = rvq.codebooks()[0]
     assert (vectors < 10).all()
 
@@ -1085,7 +1111,7 @@ def test_padding_is_never_a_token_to_revive_onto() -> None:
 def test_a_dropped_sample_is_never_a_token_to_revive_onto() -> None:
     rvq = with_codebooks([[0.0]], [[0.0], *[[9e5]] * 15], revive_below=0.9, ema_decay=0.1, quantizer_dropout=1.0)
     x = torch.arange(40.0)[:, None, None].expand(-1, 3, 1)
-    kept = rvq(x).codes[:, 0, 1] >= 0
+    kept = step(rvq, x).codes[:, 0, 1] >= 0
     assert 0 < kept.sum() < 40
     assert set(rvq.codebooks()[1].flatten().tolist()[1:]) <= set(x[kept].flatten().tolist())
 
@@ -1093,13 +1119,13 @@ def test_a_dropped_sample_is_never_a_token_to_revive_onto() -> None:
 def test_nothing_is_revived_in_eval() -> None:
     rvq = with_codebooks([[0.0], *[[900.0]] * 15], revive_below=0.9, ema_decay=0.1).eval()
     before = state(rvq)
-    rvq(noise(2, 30, 1))
+    step(rvq, noise(2, 30, 1))
     assert same(state(rvq), before)
 
 
 def test_gradient_codebooks_are_revived_too() -> None:
     rvq = with_codebooks([[0.0], *[[900.0]] * 15], revive_below=0.9, ema_decay=0.1, codebook_update="gradient")
-    losses = rvq(noise(2, 30, 1).requires_grad_()).losses
+    losses = step(rvq, noise(2, 30, 1).requires_grad_()).losses
     (losses["commitment"] + losses["codebook"]).backward()
     assert (rvq.codebooks()[0] < 10).all()
 
@@ -1128,9 +1154,9 @@ def test_absolute_revival_is_over_when_the_count_has_grown_to_one() -> None:
     book.counts.zero_()
     book.sums.zero_()
     x = torch.tensor([[[0.1], [8.0], [0.3]]])
-    rvq(x)  # counts 1 and 0.5: code 0 is the mean of its tokens, code 1 lies on token 1
+    step(rvq, x)  # counts 1 and 0.5: code 0 is the mean of its tokens, code 1 lies on token 1
     torch.testing.assert_close(book.vectors.flatten(), torch.tensor([0.2, 8.0]))
-    rvq(torch.tensor([[[0.1], [8.4], [0.3], [8.4]]]))  # counts 1.5 and 1.25
+    step(rvq, torch.tensor([[[0.1], [8.4], [0.3], [8.4]]]))  # counts 1.5 and 1.25
     torch.testing.assert_close(book.vectors.flatten(), torch.tensor([0.3 / 1.5, (0.5 * 8.0 + 2 * 8.4) / 2 / 1.25]))
 
 
@@ -1320,7 +1346,7 @@ def test_a_dropped_layer_adds_nothing_to_the_loss() -> None:
 
 def test_a_dropped_layer_adds_nothing_to_counts_and_moving_averages() -> None:
     rvq = make("rvq", quantizer_dropout=1.0, ema_decay=0.0, revive_below=0.0)
-    output = rvq(noise(50, 2, C))
+    output = step(rvq, noise(50, 2, C))
     for q, layer in enumerate(rvq.layers):
         codes = output.codes[..., q]
         expected = torch.bincount(codes[codes >= 0], minlength=16)

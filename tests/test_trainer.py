@@ -14,7 +14,7 @@ from conftest import OPTIONS, Silent, small_config, waves, write_motion
 
 import vqtool
 from vqtool.errors import DataError, DivergedError, InterruptedRun, OutputError, ResumeError, UsageError
-from vqtool.nn import trainer
+from vqtool.nn import learner, trainer
 from vqtool.nn.bottlenecks import ema
 from vqtool.nn.checkpoint import list_checkpoints
 from vqtool.nn.evaluation import evaluate
@@ -464,9 +464,23 @@ def test_networks_in_bfloat16_train_weights_in_float32(model: str, motion: Path,
     np.testing.assert_allclose(two[name], one[name], atol=0.02)
 
 
+@pytest.mark.parametrize("model", OPTIONS)
+def test_a_step_in_parts_is_the_step_of_the_whole_batch(model: str, motion: Path, tmp_path: Path) -> None:
+    options = {"train__steps": 6, "train__accumulate": 1, "train__ema_decay": 0.0}
+    for run, parts in (("whole", 1), ("parts", 3)):
+        run_training(motion, tmp_path / run, model, **options | {"train__accumulate": parts})
+    lines = [json.loads((tmp_path / run / "metrics.jsonl").read_text().splitlines()[0]) for run in ("whole", "parts")]
+    close = {"vae": 0.1}.get(model, 1e-5)  # a VAE draws other noise
+    assert lines[0]["loss"] == pytest.approx(lines[1]["loss"], rel=close)
+    if model != "vae":
+        one, two = (unpack(tmp_path / run / "tokenizer.safetensors")[0] for run in ("whole", "parts"))
+        for name in one:
+            np.testing.assert_allclose(two[name], one[name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
 def test_auto_precision_is_that_of_the_hardware(motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for has, expected in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(trainer, "has_bfloat16", lambda device, has=has: has)
+        monkeypatch.setattr(learner, "has_bfloat16", lambda device, has=has: has)
         for precision in ("auto", expected):
             run_training(motion, tmp_path / precision, "vae", train__steps=2, train__precision=precision)
         files = [(tmp_path / name / "tokenizer.safetensors") for name in ("auto", expected)]

@@ -67,6 +67,7 @@ class TrainConfig:
     steps: int = 5000
     start: str = "components"  # components | random: the first weights of networks that fold frames
     batch_size: int = 64  # windows a step
+    accumulate: int = 1  # parts of them that go through the network one after the other
     window: int = 64  # frames of a window
     lr: float = 2e-3
     lr_warmup: int = 50  # steps
@@ -281,6 +282,7 @@ def _check(config: Config) -> None:
     at_least_one: dict[str, float] = {
         "train.steps": train.steps,
         "train.batch_size": train.batch_size,
+        "train.accumulate": train.accumulate,
         "train.window": train.window,
         "train.eval_every": train.eval_every,
         "train.checkpoint_every": train.checkpoint_every,
@@ -299,6 +301,7 @@ def _check(config: Config) -> None:
         "model.width": (model.width, 1 << 13),
         "model.latent_dim": (model.latent_dim, 1 << 13),
         "model.depth": (model.depth, 64),
+        f"with train.batch_size {train.batch_size}, train.accumulate": (train.accumulate, train.batch_size),
         "train.batch_size times train.window": (train.batch_size * train.window, 1 << 24),
         "the longest dilation, model.dilation_growth to the power of model.depth - 1,": (
             min(model.dilation_growth, 1 << 21) ** max(0, min(model.depth, 64) - 1),

@@ -33,7 +33,7 @@ from vqtool.cli import main
 from vqtool.companions import Caption, Companions
 from vqtool.config import build_config
 from vqtool.errors import InterruptedRun
-from vqtool.nn import trainer
+from vqtool.nn import learner, trainer
 from vqtool.signals import StopRequest
 from vqtool.store import MotionSet, create_motion
 
@@ -200,7 +200,7 @@ class Quiet:
 
 def models() -> None:
     """NAME.safetensors of each model, and what it makes of its motion."""
-    trainer.INIT_SAMPLES = 1  # k-means on no more than it needs
+    learner.INIT_SAMPLES = 1  # k-means on no more than it needs
     for name, (motion, settings) in MODELS.items():
         with MotionSet([motion]) as clips:
             trainer.train(build_config(SETTINGS, settings), clips, Path("run"), Quiet(), device="cpu")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import itertools
 import json
-import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,8 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 import vqtool
 from vqtool import signals
@@ -26,22 +22,11 @@ from vqtool.config import Config, build_config, differences, read_run, to_toml
 from vqtool.errors import DataError, DivergedError, InterruptedRun, OutputError, ResumeError, StorageError
 from vqtool.motion import runs
 from vqtool.nn.bottlenecks import bottleneck_options
-from vqtool.nn.checkpoint import (
-    from_numpy,
-    newest_checkpoint,
-    optimizer_state,
-    restore_optimizer,
-    save_checkpoint,
-    to_numpy,
-    tokenizer_file,
-)
-from vqtool.nn.codec import Codec, has_bfloat16, pick_device
+from vqtool.nn.checkpoint import newest_checkpoint, save_checkpoint, tokenizer_file
+from vqtool.nn.codec import Codec, pick_device
 from vqtool.nn.evaluation import Evaluation, evaluate
-from vqtool.nn.layers import token_mask
-from vqtool.nn.losses import MotionLoss
-from vqtool.nn.model import build_model
-from vqtool.nn.principal import start_from_components
-from vqtool.nn.windows import WindowSampler
+from vqtool.nn.learner import Learner
+from vqtool.nn.model import MotionTokenizer
 from vqtool.publish import lock, publish_bytes, remove_folder, remove_leftovers, sync
 from vqtool.splits import SPLITS, hashed_splits
 from vqtool.stats import column_stats
@@ -50,7 +35,6 @@ from vqtool.tokenizer_file import NAME
 
 METRICS = "metrics.jsonl"
 LOG_EVERY = 50  # steps between two training lines of metrics.jsonl
-INIT_SAMPLES = 16384  # token frames that principal components and k-means see at least
 LOW_USAGE = 0.2
 
 
@@ -179,10 +163,7 @@ class _Training:
 
     def __init__(self, config: Config, motion: MotionSet, run: Path, report: Report, device: str) -> None:
         self.config, self.motion, self.run, self.report = config, motion, run, report
-        settings = config.train
         self.device = pick_device(device)
-        self.half = settings.precision == "bfloat16" or (settings.precision == "auto" and has_bfloat16(self.device))
-        self.model = build_model(config, motion.dim)
         self.split = split_clips(motion, config.data.val_fraction, config.data.seed)
         motion.verify()
         told = [motion.names, motion.lengths.tolist(), motion.fps, motion.layout, self.split.train, self.split.val]
@@ -190,7 +171,6 @@ class _Training:
         stats = column_stats(motion, self.split.train, digest)
         column_stats(motion, sorted(set(self.split.val) - set(self.split.train)), digest)
         self.data_digest = np.frombuffer(digest.digest(), dtype=np.uint8)
-        self.sampler = WindowSampler(motion, self.split.train, settings.window, settings.batch_size, settings.seed)
         self.warnings: list[str] = []
         if stats.constant.all():
             raise DataError("no column moves; there is nothing to learn", file=motion.paths[0])
@@ -198,22 +178,11 @@ class _Training:
             still = runs(np.flatnonzero(stats.constant).tolist())
             columns = ", ".join(f"{first}-{stop - 1}" if stop > first + 1 else f"{first}" for first, stop in still)
             self._warn(f"constant columns (kept, restored exactly, not trained on): {columns}")
-        if self.sampler.empty:
-            self._warn(f"{self.sampler.empty} clips without frames were left out of training")
-
-        self.model.normalizer.fit(stats)
-        self.model.to(self.device)
-        self.smooth = copy.deepcopy(self.model).requires_grad_(False)  # moving average of the weights
-        self.names = [name for name, _ in self.model.named_parameters()]
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            betas=(settings.betas[0], settings.betas[1]),
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
-        self.loss = MotionLoss(config.loss, motion.layout, motion.dim, self.model.normalizer)
-        if self.loss.idle:
-            names = " and ".join(f"loss.{name}" for name in self.loss.idle)
+        self.learner = Learner(config, motion, self.split.train, stats, self.device)
+        if empty := self.learner.sampler.empty:
+            self._warn(f"{empty} clips without frames were left out of training")
+        if idle := self.learner.loss.idle:
+            names = " and ".join(f"loss.{name}" for name in idle)
             self._warn(f"{names} has no part: layout {motion.layout} does not say where joints are")
         self.step = 0
         self.evaluated = 0  # the last step whose evaluation is in metrics.jsonl
@@ -226,9 +195,8 @@ class _Training:
         """Go on from the newest checkpoint to the last step, and write the tokenizer."""
         settings = self.config.train
         begin = time.monotonic()
-        folds = self.config.model.downsampling == "fold"
-        if not self._restore() and folds and self.config.train.start == "components":
-            self._start_from_components()
+        if not self._restore():
+            self.learner.start()
         first = self.step
         evaluation = None
         try:
@@ -245,8 +213,8 @@ class _Training:
             self._tokenizer(evaluation).save(self.run / NAME, force=True)
         else:
             self.report.note(f"already trained for {settings.steps} steps; nothing to do")
-        parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        return Trained(self.run, self.step, time.monotonic() - begin, parameters, evaluation, self.warnings)
+        seconds = time.monotonic() - begin
+        return Trained(self.run, self.step, seconds, self.learner.parameters, evaluation, self.warnings)
 
     def _loop(self) -> None:
         """Initialise, step, evaluate, save. An InterruptedRun leaves it between two steps, where it can go on."""
@@ -257,18 +225,18 @@ class _Training:
                 f"{len(self.split.train)} clips to train on, {len(self.split.val)} to validate on ({self.split.how})"
             )
             if settings.precision == "auto":
-                self.report.note(f"networks in {'bfloat16' if self.half else 'float32'}")
+                self.report.note(f"networks in {'bfloat16' if self.learner.half else 'float32'}")
         self._evaluate_if_due()  # stopped while it was looking
         while self.step < settings.steps:
             signals.check()
-            if self.step >= warm_up and not self.model.bottleneck.initialized:
-                self._initialize_codebooks()
-            loss, parts = self._train_step()
+            if self.step >= warm_up and not self.learner.model.bottleneck.initialized:
+                self.learner.initialize_codebooks()
+            loss, terms = self._step()
             self.step += 1
             self.report.stepped(self.step, settings.steps, loss)
             last = self.step == settings.steps
             if self.step % LOG_EVERY == 0 or last:
-                self._log({"split": "train", "lr": self._lr(self.step - 1), "loss": loss, **parts})
+                self._log({"split": "train", "lr": self.learner.lr(self.step - 1), "loss": loss, **terms})
             self._evaluate_if_due()
             asked = signals.checkpoint_asked()
             if (asked or self.step % settings.checkpoint_every == 0) and not last:
@@ -276,117 +244,34 @@ class _Training:
             if asked:
                 self.report.note(f"SIGUSR1: saved a checkpoint after step {self.step}, going on")
 
-    def _train_step(self) -> tuple[float, dict[str, float]]:
-        """One batch, forwards and backwards; the loss and its terms."""
-        settings, weights = self.config.train, self.config.loss
-        motion, mask = self.sampler.batch(self.step)
-        visible = None if bool(mask.all()) else mask.to(self.device)  # spares the network a multiplication a layer
-        motion, mask = motion.to(self.device), mask.to(self.device)
-        self.model.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            output, bottleneck = self.model(motion, visible, quantize=self.model.bottleneck.initialized)
-        terms = self.loss(output.float(), motion, mask) | bottleneck.losses
-        kl_rise = min(1.0, (self.step + 1) / max(1.0, settings.steps * weights.kl_warmup))
-        factors = {
-            "reconstruction": 1.0,
-            "velocity": weights.velocity,
-            "positions": weights.positions,
-            "joints": weights.joints,
-            "commitment": weights.commitment,
-            "codebook": weights.codebook,
-            "kl": weights.kl * kl_rise,
-        }
-        loss = torch.stack([factors[name] * value for name, value in terms.items()]).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
-        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
-            raise DivergedError(
-                f"the loss is {loss.item():g} and its gradient {norm.item():g} at step {self.step + 1}; begin "
-                f"anew with a smaller train.lr (--force)",
-                file=self.run,
-            )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._lr(self.step)
-        self.optimizer.step()
-        self._follow_weights()
-        return loss.item(), {name: value.item() for name, value in terms.items()}
-
-    def _lr(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, drops, and a cosine to zero or none."""
-        settings = self.config.train
-        rate = settings.lr * min(1.0, (step + 1) / (settings.lr_warmup + 1))
-        for share in settings.lr_drops:
-            if step >= share * settings.steps:
-                rate *= settings.lr_drop
-        if settings.schedule == "constant":
-            return rate
-        return rate * (1 + math.cos(math.pi * step / settings.steps)) / 2
-
-    @torch.no_grad()
-    def _follow_weights(self) -> None:
-        """Move the averaged weights after the trained ones, faster at the start; buffers are copied."""
-        decay = min(self.config.train.ema_decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.smooth.parameters()), list(self.model.parameters()), 1 - decay)
-        for mine, theirs in zip(self.smooth.buffers(), self.model.buffers(), strict=True):
-            mine.copy_(theirs)
-
-    def _extra_batches(self, wanted: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of motion and mask with so many token frames at least: windows that training itself does not see."""
-        found = 0
-        for number in itertools.count():
-            if found >= wanted:
-                return
-            signals.check()
-            motion, mask = self.sampler.batch(self.config.train.steps + number)
-            found += int(token_mask(mask, self.model.downsample).sum())
-            yield motion, mask
-
-    @torch.no_grad()
-    def _start_from_components(self) -> None:
-        """Begin as the principal components of the training clips."""
-        folded = []
-        for motion, mask in self._extra_batches(INIT_SAMPLES):
-            frames = self.model.normalizer(motion.to(self.device)).cpu().unflatten(1, (-1, self.model.downsample))
-            folded.append(frames[token_mask(mask, self.model.downsample)])
-        self.model.cpu()
-        start_from_components(self.model, torch.cat(folded), self.config.train.seed)
-        self.model.to(self.device)
-        self.smooth.load_state_dict(self.model.state_dict())
-
-    @torch.no_grad()
-    def _initialize_codebooks(self) -> None:
-        """k-means on what the encoder gives now, from as many extra batches as it takes; interrupted, none of it."""
-        self.model.eval()
-        samples: list[Tensor] = []
-        for motion, mask in self._extra_batches(max(INIT_SAMPLES, 8 * max(self.model.bottleneck.codebook_sizes))):
-            tokens = token_mask(mask, self.model.downsample).to(self.device)
-            samples.append(self.model.latents(motion.to(self.device), tokens)[tokens])
-        before = copy.deepcopy(self.model.bottleneck.state_dict())
+    def _step(self) -> tuple[float, dict[str, float]]:
+        """The next step: the loss and its terms."""
         try:
-            self.model.bottleneck.initialize(torch.cat(samples), len(samples))
-        except InterruptedRun:
-            self.model.bottleneck.load_state_dict(before)
+            return self.learner.step(self.step)
+        except DivergedError as error:
+            error.file = str(self.run)
             raise
-        # What is fitted is no step to follow slowly.
-        self.smooth.bottleneck.load_state_dict(self.model.bottleneck.state_dict())
+
+    @property
+    def _averaged(self) -> MotionTokenizer:
+        """The weights that are saved."""
+        return self.learner.smooth if self.config.train.ema_decay > 0 else self.learner.model
 
     def _tokenizer(self, evaluation: Evaluation | None = None) -> Any:
         usage = evaluation.usage_tensors() if evaluation is not None else {}
-        averaged = self.smooth if self.config.train.ema_decay > 0 else self.model
         motion = self.motion
         body = next(iter(motion.companions.bodies), None)
-        return tokenizer_file(averaged, self.config, fps=motion.fps, layout=motion.layout, usage=usage, body=body)
+        return tokenizer_file(self._averaged, self.config, fps=motion.fps, layout=motion.layout, usage=usage, body=body)
 
     def _evaluate_if_due(self) -> None:
         settings = self.config.train
         due = self.step % settings.eval_every == 0 and 0 < self.step < settings.steps
-        if due and self.evaluated != self.step and self.model.bottleneck.initialized:
+        if due and self.evaluated != self.step and self.learner.model.bottleneck.initialized:
             self._evaluate()
 
     def _evaluate(self) -> Evaluation:
         """Errors and usage over the whole validation set, with the weights that would be saved now."""
-        averaged = self.smooth if self.config.train.ema_decay > 0 else copy.deepcopy(self.model)
+        averaged = copy.deepcopy(self._averaged) if self._averaged is self.learner.model else self._averaged
         codec = Codec(averaged, self._tokenizer(), device=str(self.device), numerics="fast")
         found = evaluate(codec, self.motion, self.split.val)
         record: dict[str, Any] = {"split": "val", "nmse": found.nmse, "nmae": found.nmae}
@@ -428,10 +313,7 @@ class _Training:
     # Checkpoints
 
     def _save(self) -> None:
-        state = to_numpy(self.model.state_dict(), "model.")
-        state |= to_numpy(dict(self.smooth.named_parameters()), "smooth.")
-        state |= to_numpy(optimizer_state(self.optimizer, self.names), "optimizer.")
-        state["data_digest"] = self.data_digest
+        state = self.learner.state() | {"data_digest": self.data_digest}
         with self._metrics() as path:
             if path.exists():
                 sync(path)  # a checkpoint never knows of a step that metrics.jsonl does not
@@ -450,9 +332,7 @@ class _Training:
                 if not np.array_equal(state["data_digest"], self.data_digest):
                     what = "the motion is not what this run was begun with; give the same files"
                     raise ResumeError(what, file=self.run)
-                self.model.load_state_dict(from_numpy(state, "model."))
-                self.smooth.load_state_dict(from_numpy(state, "model.") | from_numpy(state, "smooth."))
-                restore_optimizer(self.optimizer, self.names, from_numpy(state, "optimizer."))
+                self.learner.load_state(state)
             except (KeyError, ValueError, RuntimeError) as error:
                 what = "does not fit this run; it was edited, so begin anew with --force"
                 raise DataError(what, file=self.run / "checkpoints" / f"step-{self.step:06d}") from error

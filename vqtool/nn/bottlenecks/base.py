@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +21,14 @@ class BottleneckOutput:
     codes    [B, L, Q] int64, -1 where masked or dropped; None for a continuous bottleneck
     losses   "commitment", "codebook", "kl": scalars, unweighted means over valid elements
     counts   [Q, K] int64, how often this batch's valid tokens used each code; None likewise
+    assigned of each codebook that learns by what it is assigned: vectors [N, d] and their codes [N]; for `follow`
     """
 
     latents: Tensor
     codes: Tensor | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
     counts: Tensor | None = None
+    assigned: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
 class Draws(nn.Module):
@@ -70,6 +73,15 @@ class Bottleneck(nn.Module):
 
     def initialize(self, latents: Tensor, batches: int = 1) -> None:
         """Fit the codebooks to encoder outputs [N, C] of that many batches."""
+
+    def follow(self, outputs: Sequence[BottleneckOutput]) -> None:
+        """Let the codebooks move after one training step, by what its batches were assigned to."""
+        layers = list(zip(*(output.assigned for output in outputs), strict=True))
+        if layers:
+            self._follow([(torch.cat([v for v, _ in layer]), torch.cat([i for _, i in layer])) for layer in layers])
+
+    def _follow(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
+        """`follow` with the batches of each codebook end to end."""
 
     @torch.no_grad()
     def start(self, spread: Tensor) -> None:

@@ -85,10 +85,7 @@ class Codebook(nn.Module):
 
     def codes(self) -> Tensor:
         """What they are compared with, [K, d]."""
-        # A copy where backward will need the vectors, which `update` changes before that.
-        vectors = self.vectors.clone() if self.projected else self.vectors
-        if self.update_rule == "simvq":
-            vectors = _linear(vectors, self.map)
+        vectors = _linear(self.vectors, self.map) if self.update_rule == "simvq" else self.vectors
         return F.normalize(vectors, dim=-1) if self.normalize else vectors
 
     def outside(self, inside: Tensor) -> Tensor:

@@ -113,7 +113,13 @@ class ProductVQ(Bottleneck):
             counts=torch.stack([F.pad(one.counts, (0, widest - one.counts.shape[1])) for one in found], 1).flatten(
                 0, 1
             ),
+            assigned=[pair for one in found for pair in one.assigned],
         )
+
+    def _follow(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
+        for group in self._groups:
+            group._follow(pairs[: group.num_quantizers])
+            pairs = pairs[group.num_quantizers :]
 
     def search(
         self, latents: Tensor, num_quantizers: int | None = None, tolerance: Tensor | None = None

@@ -176,7 +176,7 @@ class ResidualVQ(Bottleneck):
         return torch.where(drop, kept, self.num_quantizers).to(device)
 
     def forward(self, latents: Tensor, mask: Tensor | None = None) -> BottleneckOutput:
-        """Quantize latents [B, L, C]; mask [B, L] is True on valid tokens. In training the codebooks follow."""
+        """Quantize latents [B, L, C]; mask [B, L] is True on valid tokens."""
         self._check_initialized()
         with torch.autocast(latents.device.type, enabled=False):
             return self._forward(full_precision(latents), mask)
@@ -190,7 +190,7 @@ class ResidualVQ(Bottleneck):
         first = self._layer(0)
         residual, total = rows, rows
         codes, counts, commitment, codebook, uses = [], [], [], [], []
-        follow: list[tuple[Tensor, Tensor]] = []
+        assigned: list[tuple[Tensor, Tensor]] = []
         beam = None if self.training or self.encode_beam == 1 else self.search(rows.detach()[None])[0][0]
         for q in range(self.num_quantizers):
             use = None if kept is None else kept > q  # [N]; None: all
@@ -211,7 +211,7 @@ class ResidualVQ(Bottleneck):
             if layer.update_rule != "ema":
                 codebook.append(F.mse_loss(own.detach(), taken, reduction="sum"))
             if self.training:
-                follow.append((own.detach(), chosen))
+                assigned.append((own.detach(), chosen))
             step = self._step(layer, inside, vectors, index)
             step = step if use is None else torch.where(use[:, None], step, 0.0)
             total = step if q == 0 else total + step
@@ -220,14 +220,13 @@ class ResidualVQ(Bottleneck):
         losses = {"commitment": torch.stack(commitment).sum() / max(1, sum(uses))}
         if codebook:
             losses["codebook"] = torch.stack(codebook).sum() / max(1, sum(uses))
-        if self.training:
-            self._follow(follow)
         output = total if first.projected else self._bridge(rows, total)
         return BottleneckOutput(
             _spread(output, mask, latents.shape, 0.0),
             _spread(torch.stack(codes, -1), mask, latents.shape, -1),
             losses,
             torch.stack(counts),
+            assigned,
         )
 
     def _bridge(self, latents: Tensor, vectors: Tensor) -> Tensor:
