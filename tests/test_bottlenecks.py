@@ -1023,7 +1023,8 @@ def book_with(counts: list[float], *, revive_below: float = 0.5) -> Codebook:
 
 def revive(book: Codebook, vectors: Tensor, seed: int = 0) -> list[int]:
     """Update with vectors [N] that all belong to code 0; which codes moved onto one of them."""
-    book.update(vectors[:, None], torch.zeros(len(vectors), dtype=torch.int64), torch.Generator().manual_seed(seed))
+    taken = book.statistics(vectors[:, None], torch.zeros(len(vectors), dtype=torch.int64))
+    book.update(*taken, vectors[:, None], torch.Generator().manual_seed(seed))
     return (book.vectors[:, 0] < 99).nonzero()[:, 0].tolist()
 
 

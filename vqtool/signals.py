@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 
 from vqtool.errors import InterruptedRun
 
 _active: list[StopRequest] = []
+_deferred: list[None] = []
 
 
 class StopRequest:
@@ -53,8 +55,29 @@ class StopRequest:
 
 def check() -> None:
     """Raise InterruptedRun where a stop was asked for: the output in progress is then dropped, whole."""
-    if _active and (signum := _active[-1].signum) is not None:
+    if not _deferred:
+        stop(stop_asked())
+
+
+def stop_asked() -> int:
+    """The signal that asked to stop; 0 where none did."""
+    return (_active[-1].signum or 0) if _active else 0
+
+
+def stop(signum: int) -> None:
+    """Raise InterruptedRun for that signal, nothing for 0."""
+    if signum:
         raise InterruptedRun("interrupted; nothing was written", signum=signum)
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Within it `check` does nothing: for what processes do together, and which none of them may leave."""
+    _deferred.append(None)
+    try:
+        yield
+    finally:
+        _deferred.pop()
 
 
 def checkpoint_asked() -> bool:

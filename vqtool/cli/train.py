@@ -71,6 +71,7 @@ def train(
     """
     from vqtool import presets
     from vqtool.config import build_config, read_assignments, read_environment, read_run, read_toml
+    from vqtool.ranks import launched, share
     from vqtool.store import MotionSet
 
     given = {
@@ -95,28 +96,40 @@ def train(
             _show_plan(settings, clips, as_json)
             return
 
-        clips.usable()  # before torch, which takes seconds to come
+        rank, ranks = launched()
+        clips.usable(clips=share(len(clips), rank, ranks))  # before torch, which takes seconds to come
+        from vqtool.nn import distributed
+        from vqtool.nn.codec import pick_device
         from vqtool.nn.trackers import make_trackers
         from vqtool.nn.trainer import train as run_training
 
         set_threads(threads)
-        report = _Report(settings, output, make_trackers(log_to or [], output, settings, resume=resume), quiet)
-        try:
-            done = run_training(settings, clips, output, report, resume=resume, force=force, device=device)
-        finally:
-            report.close()
-        _show(done, settings, as_json)
+        where = distributed.local_device(pick_device(device))
+        trackers = {} if rank else make_trackers(log_to or [], output, settings, resume=resume)
+        with distributed.joined(where):
+            report = _Report(settings, output, trackers, quiet, silent=rank > 0)
+            try:
+                done = run_training(settings, clips, output, report, resume=resume, force=force, device=str(where))
+            finally:
+                report.close()
+        if rank == 0:
+            _show(done, settings, as_json)
 
 
 class _Report:
-    """Tell the person and the trackers how training goes: a live panel on a terminal, plain lines elsewhere."""
+    """Tell the person and the trackers how training goes: a live panel on a terminal, plain lines elsewhere.
 
-    def __init__(self, config: Config, run: Path, trackers: dict[str, Tracker], quiet: bool) -> None:
+    `silent` tells nothing at all, as ranks that another one speaks for.
+    """
+
+    def __init__(
+        self, config: Config, run: Path, trackers: dict[str, Tracker], quiet: bool, *, silent: bool = False
+    ) -> None:
         self.trackers = trackers
         settings = config.train
-        self._live = None if quiet else _live_panel(config, run)
-        self._meter = Meter(settings.steps, "step", quiet or self._live is not None)
-        self._quiet = quiet
+        self._quiet, self._silent = quiet or silent, silent
+        self._live = None if self._quiet else _live_panel(config, run)
+        self._meter = Meter(settings.steps, "step", self._quiet or self._live is not None)
 
     def note(self, text: str) -> None:
         self._write(text)
@@ -127,7 +140,7 @@ class _Report:
     def _write(self, text: str, *, always: bool = False) -> None:
         if self._live is not None:
             self._live.write(f"vqtool: {text}")
-        elif always or not self._quiet:
+        elif (always and not self._silent) or not self._quiet:
             say(text)
 
     def stepped(self, step: int, steps: int, loss: float) -> None:

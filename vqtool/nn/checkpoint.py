@@ -16,6 +16,7 @@ from torch import Tensor
 import vqtool
 from vqtool.config import Config, build_config, flatten
 from vqtool.errors import DataError, ResumeError, StorageError, UsageError, VqtoolError
+from vqtool.nn import distributed
 from vqtool.nn.model import MotionTokenizer, build_model
 from vqtool.publish import publish_folder, remove_folder
 from vqtool.skeleton import Skeleton
@@ -132,12 +133,13 @@ def newest_checkpoint(folder: Path, *, device: str = "cpu") -> tuple[int, dict[s
 
 def _made_with(device: str) -> dict[str, str]:
     """What the bits of further training depend on, apart from config and data, in words."""
-    threads = torch.get_num_threads()
+    threads, ranks = torch.get_num_threads(), distributed.count()
     return {
         "vqtool": f"vqtool {vqtool.__version__}",
         "torch": f"torch {torch.__version__}",
         "threads": f"{threads} thread{'s' * (threads > 1)}",
         "device": f"device {device}",
+        "ranks": f"{ranks} rank{'s' * (ranks > 1)}",
         "cpu": f"CPU capability {torch.backends.cpu.get_cpu_capability()}",
     }
 

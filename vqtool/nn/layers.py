@@ -122,7 +122,9 @@ class _ByTaps(torch.autograd.Function):
                 torch.mm(grad[:, first:last].flatten(0, 1).t(), read.flatten(0, 1), out=grad_weight[tap])
             else:
                 grad_weight[tap] = 0.0
-        return grad_x, grad_weight.permute(1, 2, 0), grad.sum((0, 1)), None, None, None
+        # Strides like those of the weight itself, also where there is one tap: the optimizer and DDP ask for them.
+        grad_weight = grad_weight.permute(1, 2, 0).clone(memory_format=torch.contiguous_format)
+        return grad_x, grad_weight, grad.sum((0, 1)), None, None, None
 
 
 class Dropout(nn.Module):
@@ -137,7 +139,7 @@ class Dropout(nn.Module):
         """Any shape -> the same."""
         if not self.training:
             return x
-        kept = torch.rand(x.shape, generator=self.draws.generator()) >= self.share
+        kept = torch.rand(x.shape, generator=self.draws.generator(own=True)) >= self.share
         return x * (kept.to(x) / (1 - self.share))
 
 

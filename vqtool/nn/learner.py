@@ -1,19 +1,27 @@
-"""What learns: a model, the moving average of its weights, its optimizer and its codebooks, a step at a time."""
+"""What learns: a model, the moving average of its weights, its optimizer and its codebooks, a step at a time.
+
+The windows of a step are shared by the ranks of a training; each loss term is a mean over those of all ranks, so that
+their number changes a step by no more than the order of its sums.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from vqtool import signals
 from vqtool.config import Config
 from vqtool.errors import DivergedError, InterruptedRun
+from vqtool.nn import distributed
 from vqtool.nn.bottlenecks import BottleneckOutput
 from vqtool.nn.checkpoint import from_numpy, optimizer_state, restore_optimizer, to_numpy
 from vqtool.nn.codec import has_bfloat16
@@ -22,6 +30,7 @@ from vqtool.nn.losses import MotionLoss
 from vqtool.nn.model import build_model
 from vqtool.nn.principal import start_from_components
 from vqtool.nn.windows import WindowSampler
+from vqtool.ranks import share
 from vqtool.stats import ColumnStats
 from vqtool.store import MotionSet
 
@@ -57,7 +66,10 @@ class Learner:
             fused=True,
         )
         self.loss = MotionLoss(config.loss, motion.layout, motion.dim, self.model.normalizer)
-        self._rows = [slice(part[0], part[-1] + 1) for part in _parts(settings.batch_size, settings.accumulate)]
+        self._network: nn.Module = self.model  # as it is called in a step
+        parts, first = settings.accumulate * distributed.count(), settings.accumulate * distributed.rank()
+        own = (share(settings.batch_size, number, parts) for number in range(first, first + settings.accumulate))
+        self._rows = [slice(rows.start, rows.stop) for rows in own]
 
     @property
     def parameters(self) -> int:
@@ -67,8 +79,13 @@ class Learner:
     @torch.no_grad()
     def start(self) -> None:
         """Take the first weights that the config asks for, where they are not the random ones that it has."""
-        if self.config.model.downsampling != "fold" or self.config.train.start != "components":
-            return
+        folds = self.config.model.downsampling == "fold"
+        if folds and self.config.train.start == "components" and distributed.rank() == 0:
+            self._start_from_components()
+        self._share_model()
+        self.smooth.load_state_dict(self.model.state_dict())
+
+    def _start_from_components(self) -> None:
         folded = []
         for motion, mask in self._extra_batches(INIT_SAMPLES):
             frames = self.model.normalizer(motion.to(self.device)).cpu().unflatten(1, (-1, self.model.downsample))
@@ -76,11 +93,30 @@ class Learner:
         self.model.cpu()
         start_from_components(self.model, torch.cat(folded), self.config.train.seed)
         self.model.to(self.device)
-        self.smooth.load_state_dict(self.model.state_dict())
+
+    def _share_model(self) -> None:
+        """Give all ranks what the model of rank 0 is, and from now on sum its gradients over them."""
+        if distributed.count() == 1:
+            return
+        distributed.broadcast(list(self.model.state_dict().values()))
+        bottleneck = self.model.bottleneck
+        skipped = not bottleneck.initialized and any(True for _ in bottleneck.parameters())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of another name for broadcast_buffers in torch 2.13
+            self._network = DistributedDataParallel(
+                self.model, broadcast_buffers=False, init_sync=False, find_unused_parameters=skipped
+            )
 
     @torch.no_grad()
     def initialize_codebooks(self) -> None:
         """k-means on what the encoder gives now, from as many extra batches as it takes; interrupted, none of it."""
+        if distributed.rank() == 0:
+            self._fit_codebooks()
+        self._share_model()
+        # What is fitted is no step to follow slowly.
+        self.smooth.bottleneck.load_state_dict(self.model.bottleneck.state_dict())
+
+    def _fit_codebooks(self) -> None:
         self.model.eval()
         samples: list[Tensor] = []
         for motion, mask in self._extra_batches(max(INIT_SAMPLES, 8 * max(self.model.bottleneck.codebook_sizes))):
@@ -92,8 +128,6 @@ class Learner:
         except InterruptedRun:
             self.model.bottleneck.load_state_dict(before)
             raise
-        # What is fitted is no step to follow slowly.
-        self.smooth.bottleneck.load_state_dict(self.model.bottleneck.state_dict())
 
     def _extra_batches(self, wanted: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of motion and mask with so many token frames at least: windows that training itself does not see."""
@@ -119,13 +153,16 @@ class Learner:
         told: dict[str, float] = {}
         outputs = []
         for rows in self._rows:
-            terms, output = self._terms(number, rows)
-            outputs.append(output)
             own = self._weights(number, rows)
-            shares = {name: own[COUNTED.get(name, "frames")] / whole[COUNTED.get(name, "frames")] for name in terms}
-            torch.stack([factors[name] * shares[name] * value for name, value in terms.items()]).sum().backward()
+            with self._summing(rows is self._rows[-1]):
+                terms, output = self._terms(number, rows)
+                outputs.append(output)
+                shares = {name: own[COUNTED.get(name, "frames")] / whole[COUNTED.get(name, "frames")] for name in terms}
+                part = torch.stack([factors[name] * shares[name] * value for name, value in terms.items()]).sum()
+                (part * distributed.count()).backward()  # the mean of the ranks' gradients is taken
             for name, value in terms.items():
                 told[name] = told.get(name, 0.0) + shares[name] * value.item()
+        told = self._of_all_ranks(told)
         loss = sum(factors[name] * value for name, value in told.items())
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
         if not (math.isfinite(loss) and math.isfinite(norm.item())):
@@ -146,8 +183,18 @@ class Learner:
         visible = None if bool(mask.all()) else mask.to(self.device)  # spares the network a multiplication a layer
         motion, mask = motion.to(self.device), mask.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            output, bottleneck = self.model(motion, visible, quantize=self.model.bottleneck.initialized)
+            output, bottleneck = self._network(motion, visible, quantize=self.model.bottleneck.initialized)
         return self.loss(output.float(), motion, mask) | bottleneck.losses, bottleneck
+
+    def _summing(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Around a part of a step, of which the last one exchanges gradients."""
+        if last or not isinstance(self._network, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self._network.no_sync()
+
+    def _of_all_ranks(self, terms: dict[str, float]) -> dict[str, float]:
+        values = torch.tensor(list(terms.values()), dtype=torch.float64, device=self.device)
+        return dict(zip(terms, distributed.total([values])[0].tolist(), strict=True))
 
     def _weights(self, number: int, rows: slice) -> dict[str, int]:
         """How many elements some windows of a step have, of what the means of the terms are over; 1 at least."""
@@ -177,8 +224,8 @@ class Learner:
         """Learning rate of a step: linear warm-up, drops, and a cosine to zero or none."""
         settings = self.config.train
         rate = settings.lr * min(1.0, (number + 1) / (settings.lr_warmup + 1))
-        for share in settings.lr_drops:
-            if number >= share * settings.steps:
+        for drop in settings.lr_drops:
+            if number >= drop * settings.steps:
                 rate *= settings.lr_drop
         if settings.schedule == "constant":
             return rate
@@ -203,12 +250,7 @@ class Learner:
         self.model.load_state_dict(from_numpy(state, "model."))
         self.smooth.load_state_dict(from_numpy(state, "model.") | from_numpy(state, "smooth."))
         restore_optimizer(self._optimizer, self._names, from_numpy(state, "optimizer."))
+        self._share_model()
 
 
 COUNTED = {"velocity": "pairs", "commitment": "tokens", "codebook": "tokens", "kl": "tokens"}  # the others: frames
-
-
-def _parts(size: int, count: int) -> list[range]:
-    """range(size) in `count` pieces, as even as they can be."""
-    edges = [size * number // count for number in range(count + 1)]
-    return [range(first, stop) for first, stop in itertools.pairwise(edges)]

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
+from torch import nn
 
 import vqtool
 from vqtool import signals
 from vqtool.body_parts import with_parts
 from vqtool.codebook import perplexity
 from vqtool.config import Config, build_config, differences, read_run, to_toml
-from vqtool.errors import DataError, DivergedError, InterruptedRun, OutputError, ResumeError, StorageError
+from vqtool.errors import (
+    DataError,
+    DivergedError,
+    InterruptedRun,
+    MismatchError,
+    OutputError,
+    ResumeError,
+    StorageError,
+)
 from vqtool.motion import runs
+from vqtool.nn import distributed
 from vqtool.nn.bottlenecks import bottleneck_options
 from vqtool.nn.checkpoint import newest_checkpoint, save_checkpoint, tokenizer_file
 from vqtool.nn.codec import Codec, pick_device
@@ -28,8 +40,9 @@ from vqtool.nn.evaluation import Evaluation, evaluate
 from vqtool.nn.learner import Learner
 from vqtool.nn.model import MotionTokenizer
 from vqtool.publish import lock, publish_bytes, remove_folder, remove_leftovers, sync
+from vqtool.ranks import share
 from vqtool.splits import SPLITS, hashed_splits
-from vqtool.stats import column_stats
+from vqtool.stats import ColumnStats, column_stats, hash_clips
 from vqtool.store import MotionSet
 from vqtool.tokenizer_file import NAME
 
@@ -137,8 +150,14 @@ def train(
     threads and torch), and begins anew where there is none. Raises ResumeError where config or data differ,
     DivergedError at the first loss that is not finite, InterruptedRun after saving when a signal asked for it
     (within a `vqtool.signals.StopRequest`).
+
+    Every rank of a process group of torch.distributed calls it with the same arguments; see `vqtool.nn.distributed`.
     """
     config = _written_out(with_parts(config, motion))
+    if distributed.rank() > 0:  # it writes nothing
+        training = _Training(config, motion, run, report, device)
+        distributed.wait()
+        return training.run_all()
     try:
         run.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -149,6 +168,7 @@ def train(
         check_run(run, config, resume=resume, force=force)
         training = _Training(config, motion, run, report, device)
         begin_run(run, config, resume=resume)
+        distributed.wait()
         return training.run_all()
 
 
@@ -165,12 +185,7 @@ class _Training:
         self.config, self.motion, self.run, self.report = config, motion, run, report
         self.device = pick_device(device)
         self.split = split_clips(motion, config.data.val_fraction, config.data.seed)
-        motion.verify()
-        told = [motion.names, motion.lengths.tolist(), motion.fps, motion.layout, self.split.train, self.split.val]
-        digest = hashlib.sha256(json.dumps(told).encode())
-        stats = column_stats(motion, self.split.train, digest)
-        column_stats(motion, sorted(set(self.split.val) - set(self.split.train)), digest)
-        self.data_digest = np.frombuffer(digest.digest(), dtype=np.uint8)
+        stats = self._read_through()
         self.warnings: list[str] = []
         if stats.constant.all():
             raise DataError("no column moves; there is nothing to learn", file=motion.paths[0])
@@ -187,21 +202,49 @@ class _Training:
         self.step = 0
         self.evaluated = 0  # the last step whose evaluation is in metrics.jsonl
 
+    def _read_through(self) -> ColumnStats:
+        """Statistics of the training clips; sets the hashes of what is told of the motion and of all of it."""
+        motion, split = self.motion, self.split
+        told = [motion.names, motion.lengths.tolist(), motion.fps, motion.layout, split.train, split.val]
+        digest = hashlib.sha256(json.dumps(told).encode())
+        self.seen = digest.digest() + to_toml(self.config).encode()
+        only_val = sorted(set(split.val) - set(split.train))
+        rank, ranks = distributed.rank(), distributed.count()
+        motion.verify(share(len(motion), rank, ranks))
+        if ranks == 1:
+            stats = column_stats(motion, split.train, digest)
+            column_stats(motion, only_val, digest)
+        else:
+            own = [split.train[number] for number in share(len(split.train), rank, ranks)]
+            stats = _of_all_ranks(column_stats(motion, own), self.device)
+            if rank == 0:
+                hash_clips(motion, split.train + only_val, digest)
+        data_digest = torch.tensor(list(digest.digest()), dtype=torch.uint8, device=self.device)
+        distributed.broadcast([data_digest])
+        self.data_digest = data_digest.cpu().numpy()
+        return stats
+
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
         self.report.warn(text)
 
     def run_all(self) -> Trained:
         """Go on from the newest checkpoint to the last step, and write the tokenizer."""
+        # No rank leaves what all do together: they stop together, after a step.
+        with signals.deferred() if distributed.count() > 1 else contextlib.nullcontext():
+            return self._run_all()
+
+    def _run_all(self) -> Trained:
         settings = self.config.train
         begin = time.monotonic()
         if not self._restore():
             self.learner.start()
-        first = self.step
-        evaluation = None
+        self._agree(self.learner.model)
+        first, evaluation = self.step, None
+        (unfinished,) = self._of_rank_0(not (self.run / NAME).exists())
         try:
             self._loop()
-            if first < settings.steps or not (self.run / NAME).exists():
+            if first < settings.steps or unfinished:
                 evaluation = self._evaluate()
         except InterruptedRun as error:
             self._save()
@@ -210,7 +253,8 @@ class _Training:
         if evaluation is not None:
             self._warn_of_dead_codes(evaluation)
             self._save()
-            self._tokenizer(evaluation).save(self.run / NAME, force=True)
+            if distributed.rank() == 0:
+                self._tokenizer(evaluation).save(self.run / NAME, force=True)
         else:
             self.report.note(f"already trained for {settings.steps} steps; nothing to do")
         seconds = time.monotonic() - begin
@@ -228,7 +272,8 @@ class _Training:
                 self.report.note(f"networks in {'bfloat16' if self.learner.half else 'float32'}")
         self._evaluate_if_due()  # stopped while it was looking
         while self.step < settings.steps:
-            signals.check()
+            (stop,) = distributed.highest([signals.stop_asked()], self.device)
+            signals.stop(stop)
             if self.step >= warm_up and not self.learner.model.bottleneck.initialized:
                 self.learner.initialize_codebooks()
             loss, terms = self._step()
@@ -236,9 +281,10 @@ class _Training:
             self.report.stepped(self.step, settings.steps, loss)
             last = self.step == settings.steps
             if self.step % LOG_EVERY == 0 or last:
+                self._agree(self.learner.model.bottleneck)
                 self._log({"split": "train", "lr": self.learner.lr(self.step - 1), "loss": loss, **terms})
             self._evaluate_if_due()
-            asked = signals.checkpoint_asked()
+            (asked,) = distributed.highest([signals.checkpoint_asked()], self.device)
             if (asked or self.step % settings.checkpoint_every == 0) and not last:
                 self._save()
             if asked:
@@ -251,6 +297,23 @@ class _Training:
         except DivergedError as error:
             error.file = str(self.run)
             raise
+
+    def _of_rank_0(self, *values: int) -> list[int]:
+        """What rank 0 says: it alone knows the run folder."""
+        return distributed.highest(values if distributed.rank() == 0 else [0] * len(values), self.device)
+
+    def _agree(self, module: nn.Module) -> None:
+        """MismatchError where a rank has not the settings, clips, step and state of rank 0, bit for bit."""
+        if distributed.count() == 1:
+            return
+        digest = hashlib.sha256(self.seen + str(self.step).encode())
+        for tensor in module.state_dict().values():
+            digest.update(tensor.cpu().numpy().tobytes())
+        if ranks := distributed.differing(digest.digest(), self.device):
+            what = "was started with other settings or motion than rank 0; give all ranks the same command and files"
+            if self.step > 0:
+                what = f"has not the weights or codebooks of rank 0 after step {self.step}; go on with --resume"
+            raise MismatchError(f"rank {' and '.join(map(str, ranks))} {what}", file=self.run)
 
     @property
     def _averaged(self) -> MotionTokenizer:
@@ -287,6 +350,8 @@ class _Training:
         return found
 
     def _log(self, record: dict[str, Any]) -> None:
+        if distributed.rank() > 0:
+            return
         with self._metrics() as path, path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": self.step, **record}) + "\n")
         self.report.logged({"step": self.step, **record})
@@ -313,6 +378,9 @@ class _Training:
     # Checkpoints
 
     def _save(self) -> None:
+        self._agree(self.learner.model)
+        if distributed.rank() > 0:
+            return
         state = self.learner.state() | {"data_digest": self.data_digest}
         with self._metrics() as path:
             if path.exists():
@@ -337,11 +405,22 @@ class _Training:
                 what = "does not fit this run; it was edited, so begin anew with --force"
                 raise DataError(what, file=self.run / "checkpoints" / f"step-{self.step:06d}") from error
             self.report.note(f"going on from step {self.step}")
-        if metrics.exists():
+        if metrics.exists() and distributed.rank() == 0:
             kept = [(line, record) for line, record in records(metrics) if record["step"] <= self.step]
             publish_bytes(metrics, b"".join(line for line, _ in kept), force=True)
             self.evaluated = max((record["step"] for _, record in kept if record["split"] == "val"), default=0)
+        (self.evaluated,) = self._of_rank_0(self.evaluated)
         return found is not None
+
+
+def _of_all_ranks(stats: ColumnStats, device: torch.device) -> ColumnStats:
+    """Statistics of what all ranks looked at, merged in the order of the ranks."""
+    own = torch.from_numpy(np.stack([np.full_like(stats.mean, stats.count), *astuple(stats)[1:]]))
+    every = torch.zeros(distributed.count(), *own.shape, dtype=own.dtype, device=device)
+    every[distributed.rank()] = own.to(device)
+    (every,) = distributed.total([every])
+    found = [ColumnStats(int(count[0]), *rest) for count, *rest in every.cpu().numpy()]
+    return functools.reduce(ColumnStats.merge, found)
 
 
 def records(metrics: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:

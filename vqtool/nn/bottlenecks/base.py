@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from vqtool.errors import DataError, UsageError
+from vqtool.nn import distributed
+
+Assigned = tuple[Tensor, Tensor]  # vectors [N, d] and the codes [N] that they took
 
 
 @dataclass
@@ -21,20 +24,21 @@ class BottleneckOutput:
     codes    [B, L, Q] int64, -1 where masked or dropped; None for a continuous bottleneck
     losses   "commitment", "codebook", "kl": scalars, unweighted means over valid elements
     counts   [Q, K] int64, how often this batch's valid tokens used each code; None likewise
-    assigned of each codebook that learns by what it is assigned: vectors [N, d] and their codes [N]; for `follow`
+    assigned for `follow`: what this batch assigned to each codebook, in training
     """
 
     latents: Tensor
     codes: Tensor | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
     counts: Tensor | None = None
-    assigned: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    assigned: list[Assigned] = field(default_factory=list)
 
 
 class Draws(nn.Module):
     """Random generators that belong to a module: the n-th is a function of (seed, n), and both are in the state.
 
-    Buffer `state` is [seed, n]. Draws are made on the CPU, so that every device sees the same ones.
+    Buffer `state` is [seed, n]. Draws are made on the CPU, so that every device sees the same ones. Every rank of a
+    training draws at the same moments: the same for what they share, `own` for the rows that each has for itself.
     """
 
     state: Tensor
@@ -43,9 +47,11 @@ class Draws(nn.Module):
         super().__init__()
         self.register_buffer("state", torch.tensor([seed, 0], dtype=torch.int64))
 
-    def generator(self) -> torch.Generator:
-        """The next generator."""
-        seed = np.random.SeedSequence(self.state.tolist()).generate_state(1, np.uint64)[0] >> np.uint64(1)
+    def generator(self, *, own: bool = False) -> torch.Generator:
+        """The next generator; another one on each rank if it is for rows of its `own`."""
+        rank = distributed.rank() if own else 0
+        entropy = [*self.state.tolist(), *([rank] if rank else [])]
+        seed = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1)
         self.state[1] += 1
         return torch.Generator().manual_seed(int(seed))
 
@@ -75,12 +81,12 @@ class Bottleneck(nn.Module):
         """Fit the codebooks to encoder outputs [N, C] of that many batches."""
 
     def follow(self, outputs: Sequence[BottleneckOutput]) -> None:
-        """Let the codebooks move after one training step, by what its batches were assigned to."""
+        """Let the codebooks move after one training step, by what its batches on all ranks were assigned to."""
         layers = list(zip(*(output.assigned for output in outputs), strict=True))
         if layers:
             self._follow([(torch.cat([v for v, _ in layer]), torch.cat([i for _, i in layer])) for layer in layers])
 
-    def _follow(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
+    def _follow(self, pairs: list[Assigned]) -> None:
         """`follow` with the batches of each codebook end to end."""
 
     @torch.no_grad()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqtool import signals
+from vqtool.nn import distributed
+from vqtool.nn.bottlenecks.base import Assigned, Draws
 from vqtool.nn.bottlenecks.nearest import nearest
 
 
@@ -144,36 +148,59 @@ class Codebook(nn.Module):
         self.project_out.weight.copy_(axes * scale)
         self.project_out.bias.copy_(mean)
 
-    @torch.no_grad()
-    def update(self, vectors: Tensor, indices: Tensor, generator: torch.Generator) -> None:
-        """Follow one step: vectors [N, d], as `inside` gives them, took codes indices [N]. N = 0 changes nothing."""
-        if len(vectors) == 0:
-            return
+    def statistics(self, vectors: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """What a step adds to `counts` and `sums` where vectors [N, d], as `inside` gives them, took codes [N]."""
         counts = torch.bincount(indices, minlength=self.size).to(self.counts.dtype)
+        ema = self.update_rule == "ema"
+        return counts, segment_sum(vectors, indices, self.size) if ema else vectors.new_zeros(0)
+
+    def update(self, counts: Tensor, sums: Tensor, vectors: Tensor, generator: torch.Generator) -> None:
+        """Follow one step, of which these are the `statistics` on all ranks, and the vectors on this one.
+
+        Without any vector nothing changes.
+        """
+        number = int(counts.sum())
+        if number == 0:
+            return
         self.counts.lerp_(counts, 1 - self.decay)
         if self.update_rule == "ema":
-            self.sums.lerp_(segment_sum(vectors, indices, self.size), 1 - self.decay)
+            self.sums.lerp_(sums, 1 - self.decay)
             means = self.sums / self.counts.clamp_min(1e-3)[:, None]
             moved = (counts > 0) & (self.counts > 1e-3)  # sums and counts of an idle code shrink alike, up to rounding
             self.vectors.copy_(torch.where(moved[:, None], means, self.vectors))
         if self.update_rule == "simvq":
             return
         if self.revive_rule == "absolute":
-            dead = (self.counts < self.revive_below)[:, None]
-            self.vectors.copy_(torch.where(dead, tiled(vectors, self.size, generator), self.vectors))
+            self._revive_absolutely(vectors, number, generator)
         else:
-            self._revive(vectors, generator)
+            self._revive(vectors, number, generator)
 
-    def _revive(self, vectors: Tensor, generator: torch.Generator) -> None:
+    def _revive(self, vectors: Tensor, number: int, generator: torch.Generator) -> None:
         share = self.counts.sum() / self.size
-        dead = (self.counts < self.revive_below * share).nonzero()[:, 0][: len(vectors)]
+        dead = (self.counts < self.revive_below * share).nonzero()[:, 0][:number]
         if len(dead) == 0:
             return
-        chosen = torch.randperm(len(vectors), generator=generator)[: len(dead)].to(vectors.device)
-        self.vectors[dead] = vectors[chosen].to(self.vectors.dtype)
+        chosen = torch.randperm(number, generator=generator)[: len(dead)].to(vectors.device)
+        self.vectors[dead] = distributed.rows(vectors, chosen).to(self.vectors.dtype)
         self.counts[dead] = share
         if self.update_rule == "ema":
             self.sums[dead] = self.vectors[dead] * share
+
+    def _revive_absolutely(self, vectors: Tensor, number: int, generator: torch.Generator) -> None:
+        dead = self.counts < self.revive_below
+        if dead.any():
+            first = torch.arange(min(number, self.size), device=vectors.device)
+            candidates = tiled(distributed.rows(vectors, first), self.size, generator)
+            self.vectors.copy_(torch.where(dead[:, None], candidates, self.vectors))
+
+
+@torch.no_grad()
+def follow(assigned: Sequence[tuple[Codebook, Assigned]], draws: Draws) -> None:
+    """Let codebooks follow one training step by what this rank assigned them; one exchange for all of them."""
+    found = [tensor for book, pair in assigned for tensor in book.statistics(*pair)]
+    totals = distributed.total(found)
+    for (book, (vectors, _)), counts, sums in zip(assigned, totals[::2], totals[1::2], strict=True):
+        book.update(counts, sums, vectors, draws.generator())
 
 
 def _linear(vectors: Tensor, layer: nn.Linear) -> Tensor:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqtool.errors import DataError, UsageError
-from vqtool.nn.bottlenecks.base import Bottleneck, BottleneckOutput
+from vqtool.nn.bottlenecks.base import Assigned, Bottleneck, BottleneckOutput
+from vqtool.nn.bottlenecks.ema import follow
 from vqtool.nn.bottlenecks.rvq import MAX_LAYERS, ResidualVQ
 
 T = TypeVar("T")
@@ -116,10 +117,10 @@ class ProductVQ(Bottleneck):
             assigned=[pair for one in found for pair in one.assigned],
         )
 
-    def _follow(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
-        for group in self._groups:
-            group._follow(pairs[: group.num_quantizers])
-            pairs = pairs[group.num_quantizers :]
+    def _follow(self, pairs: list[Assigned]) -> None:
+        layers = len(self.codebook_sizes) // len(self.groups)
+        own = [pairs[first : first + layers] for first in range(0, len(pairs), layers)]
+        follow([one for group, its in zip(self._groups, own, strict=True) for one in group.following(its)], self.draws)
 
     def search(
         self, latents: Tensor, num_quantizers: int | None = None, tolerance: Tensor | None = None

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqtool.errors import UsageError
-from vqtool.nn.bottlenecks.base import Bottleneck, BottleneckOutput, full_precision
+from vqtool.nn.bottlenecks.base import Assigned, Bottleneck, BottleneckOutput, full_precision
 from vqtool.nn.bottlenecks.beam import beam_search
-from vqtool.nn.bottlenecks.ema import Codebook
+from vqtool.nn.bottlenecks.ema import Codebook, follow
 from vqtool.nn.bottlenecks.estimators import ESTIMATORS, bridge
 from vqtool.nn.bottlenecks.nearest import decide, nearest, sampled
 
@@ -164,13 +164,13 @@ class ResidualVQ(Bottleneck):
         vectors, codes = vectors.detach(), codes.detach().to(vectors.dtype)
         if self.sampling_temperature == 0:
             return nearest(vectors, codes, exact=False)
-        return sampled(vectors, codes, self.sampling_temperature, self.draws.generator())
+        return sampled(vectors, codes, self.sampling_temperature, self.draws.generator(own=True))
 
     def _kept(self, batch: int, device: torch.device) -> Tensor | None:
         """How many layers each sample keeps in this training step, [B]; None for all."""
         if not self.training or self.quantizer_dropout == 0:
             return None
-        generator = self.draws.generator()
+        generator = self.draws.generator(own=True)
         drop = torch.rand(batch, generator=generator) < self.quantizer_dropout
         kept = torch.randint(1, self.num_quantizers + 1, (batch,), generator=generator)
         return torch.where(drop, kept, self.num_quantizers).to(device)
@@ -190,7 +190,7 @@ class ResidualVQ(Bottleneck):
         first = self._layer(0)
         residual, total = rows, rows
         codes, counts, commitment, codebook, uses = [], [], [], [], []
-        assigned: list[tuple[Tensor, Tensor]] = []
+        assigned: list[Assigned] = []
         beam = None if self.training or self.encode_beam == 1 else self.search(rows.detach()[None])[0][0]
         for q in range(self.num_quantizers):
             use = None if kept is None else kept > q  # [N]; None: all
@@ -232,7 +232,7 @@ class ResidualVQ(Bottleneck):
     def _bridge(self, latents: Tensor, vectors: Tensor) -> Tensor:
         if not (self.training and self.estimator == "diveq"):
             return bridge(latents, vectors, "ste" if self.estimator == "diveq" else self.estimator)
-        return bridge(latents, vectors, "diveq", self.draws.generator())
+        return bridge(latents, vectors, "diveq", self.draws.generator(own=True))
 
     def _step(self, layer: Codebook, inside: Tensor, vectors: Tensor, index: Tensor) -> Tensor:
         """What a layer adds to the sum, [N, C], bit-equal to its table but with "diveq" in training.
@@ -245,12 +245,14 @@ class ResidualVQ(Bottleneck):
         change = self._bridge(inside, vectors) - vectors.detach()
         return layer.outside(layer.codes().detach())[index] + F.linear(change, layer.project_out.weight.to(change))
 
-    def _follow(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
-        if len(self.layers) < self.num_quantizers:  # a shared codebook is updated once, from all layers together
+    def following(self, pairs: list[Assigned]) -> list[tuple[Codebook, Assigned]]:
+        """Each codebook and what it was assigned, of what its layers were."""
+        if len(self.layers) < self.num_quantizers:  # a shared codebook follows once, all layers together
             pairs = [(torch.cat([v for v, _ in pairs]), torch.cat([i for _, i in pairs]))]
-        for layer, (vectors, indices) in zip(self.layers, pairs, strict=True):
-            assert isinstance(layer, Codebook)
-            layer.update(vectors, indices, self.draws.generator())
+        return [(self._layer(q), pair) for q, pair in enumerate(pairs)]
+
+    def _follow(self, pairs: list[Assigned]) -> None:
+        follow(self.following(pairs), self.draws)
 
     def search(
         self, latents: Tensor, num_quantizers: int | None = None, tolerance: Tensor | None = None

@@ -50,7 +50,7 @@ class GaussianBottleneck(Bottleneck):
             mean, logvar = self.moments(full_precision(latents))
             z = mean
             if self.training:
-                noise = torch.randn(mean.shape, generator=self.draws.generator())
+                noise = torch.randn(mean.shape, generator=self.draws.generator(own=True))
                 z = mean + (logvar / 2).exp() * noise.to(mean)
             kl = masked_mean(kl_per_dimension(mean, logvar), mask)
             output = self.from_sample(z)
