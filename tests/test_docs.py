@@ -130,6 +130,21 @@ def test_every_command_of_the_docs_runs_in_the_order_of_the_page(workplace: Path
     assert set(typed) == set(COMMANDS)
 
 
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_help_of_a_command_ends_with_a_line_of_that_session(name: str, width: int) -> None:
+    command = COMMANDS[name]
+    context = command.context_class(
+        command, info_name=f"vqtool {name}", terminal_width=width - 2, max_content_width=198
+    )
+    shown = command.get_help(context)
+    example = shown.rpartition("\nExample:\n")[2]
+    assert max(map(len, example.splitlines())) <= width
+    copied = " ".join(shlex.split(example.replace("\\\n", "")))
+    assert copied in {" ".join(shlex.split(command.line)) for command in session()}
+    assert copied.startswith(f"vqtool {name} ") or copied == f"vqtool {name}"
+
+
 @pytest.mark.parametrize("page", sorted(name for name, text in PAGES.items() if blocks(text, "python")))
 def test_the_python_of_a_page_runs(page: str, workplace: Path) -> None:
     scope: dict[str, Any] = {}

@@ -28,6 +28,7 @@ if not sys.stdout.isatty():
 import typer
 
 import vqtool
+from vqtool.cli.command import Command
 from vqtool.cli.decode import decode
 from vqtool.cli.doctor import doctor
 from vqtool.cli.edit import edit
@@ -70,7 +71,7 @@ COMMANDS = (
     doctor,
 )
 for command in COMMANDS:
-    app.command(command.__name__.strip("_").replace("_", "-"))(command)
+    app.command(command.__name__.strip("_").replace("_", "-"), cls=Command)(command)
 app.add_typer(edit, context_settings={"help_option_names": ["-h", "--help"]})
 
 _debug = False

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vqtool.cli.command import Command
 from vqtool.cli.options import Force, Json, Output, Quiet, metered
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def _decoder(run: Path, tokens: TokenSet) -> Callable[[np.ndarray], np.ndarray]:
     return decode
 
 
-@edit.command("replace")
+@edit.command("replace", cls=Command)
 def replace(
     tokens: Tokens,
     output: Output,
@@ -157,7 +158,7 @@ def replace(
 ) -> None:
     """Replace a part of a clip by a part of another, or of itself; of a body part's codes alone with --part.
 
-    Example: vqtool edit replace tokens.h5 --clip walk_01 --at 12:20 --with run_03@0:8 -o edited.h5
+    Example: vqtool edit replace tokens.h5 --clip day0/walk0 --at 3:6 --with day1/walk1@2:7 -o replaced.h5
     """
     from vqtool.edit import find_clip, parse_length, parse_range, parse_span, replaced
 
@@ -170,7 +171,7 @@ def replace(
     _Job(tokens, output, only, run, force, as_json, quiet).do(f"replace {what}{clip}@{at} by {by}", make)
 
 
-@edit.command("splice")
+@edit.command("splice", cls=Command)
 def splice(
     tokens: Tokens,
     ranges: Ranges,
@@ -185,7 +186,8 @@ def splice(
 ) -> None:
     """Put ranges one behind the other into a new clip, called NAME or as they are: walk_01+run_03.
 
-    Example: vqtool edit splice tokens.h5 walk_01@0:20 run_03@5:30 --cross-fade 2 --name walk_run -o edited.h5
+    Example: vqtool edit splice tokens.h5 day0/walk0@0:7 day1/walk1@5: --cross-fade 2 --name both
+        -o spliced.h5 --run runs/mocap
     """
     from vqtool.edit import joined, parse_length, parse_range
 
@@ -198,7 +200,7 @@ def splice(
     _Job(tokens, output, only, run, force, as_json, quiet).do(f"splice {' '.join(ranges)}", make)
 
 
-@edit.command("interpolate")
+@edit.command("interpolate", cls=Command)
 def interpolate(
     tokens: Tokens,
     one: RangeOf,
@@ -216,7 +218,7 @@ def interpolate(
 ) -> None:
     """Make a clip between two ranges of one length, by their code vectors, quantized again (latents: as they are).
 
-    Example: vqtool edit interpolate tokens.h5 walk_01@0:20 run_03@0:20 --weight 0:1 -o edited.h5
+    Example: vqtool edit interpolate tokens.h5 day0/walk0 day1/walk1 --weight 0:1 --name between -o between.h5
     """
     from vqtool.edit import interpolated, parse_range
     from vqtool.errors import UsageError
@@ -236,7 +238,7 @@ def interpolate(
     _Job(tokens, output, only, run, force, as_json, quiet).do(f"interpolate {one} {other} {weight}", make)
 
 
-@edit.command("trim")
+@edit.command("trim", cls=Command)
 def trim(
     tokens: Tokens,
     ranges: Ranges,
@@ -249,7 +251,7 @@ def trim(
 ) -> None:
     """Cut clips to their ranges.
 
-    Example: vqtool edit trim tokens.h5 walk_01@1.5s:3s run_03@4: -o edited.h5
+    Example: vqtool edit trim tokens.h5 day0/walk0@0.5s:1.2s day1/walk1@4: -o trimmed.h5 --only
     """
     from vqtool.edit import joined, parse_range
 
@@ -261,7 +263,7 @@ def trim(
     _Job(tokens, output, only, run, force, as_json, quiet).do(f"trim {' '.join(ranges)}", make)
 
 
-@edit.command("repeat")
+@edit.command("repeat", cls=Command)
 def repeat(
     tokens: Tokens,
     part: RangeOf,
@@ -277,7 +279,7 @@ def repeat(
 ) -> None:
     """Let a range of a clip come several times.
 
-    Example: vqtool edit repeat tokens.h5 walk_01@4:12 --times 3 -o edited.h5
+    Example: vqtool edit repeat tokens.h5 day0/walk0@3:9 --times 3 -o repeated.h5
     """
     from vqtool.edit import parse_length, parse_range, repeated
 
@@ -288,7 +290,7 @@ def repeat(
     _Job(tokens, output, only, run, force, as_json, quiet).do(f"repeat {part} {times} times", make)
 
 
-@edit.command("reverse")
+@edit.command("reverse", cls=Command)
 def reverse(
     tokens: Tokens,
     ranges: Ranges,
@@ -301,7 +303,7 @@ def reverse(
 ) -> None:
     """Let ranges of clips run backwards, token frame by token frame.
 
-    Example: vqtool edit reverse tokens.h5 walk_01 -o edited.h5
+    Example: vqtool edit reverse tokens.h5 day0/walk0 -o reversed.h5
     """
     from vqtool.edit import parse_range, reversed_range
 
@@ -313,7 +315,7 @@ def reverse(
     _Job(tokens, output, only, run, force, as_json, quiet).do(f"reverse {' '.join(ranges)}", make)
 
 
-@edit.command("drop-layers")
+@edit.command("drop-layers", cls=Command)
 def drop_layers(
     tokens: Tokens,
     output: Output,
@@ -330,7 +332,7 @@ def drop_layers(
     job.do(f"drop-layers --keep {keep}", lambda clips: [], keep_layers=keep)
 
 
-@edit.command("swap-layer")
+@edit.command("swap-layer", cls=Command)
 def swap_layer(
     tokens: Tokens,
     one: RangeOf,
@@ -345,7 +347,7 @@ def swap_layer(
 ) -> None:
     """Exchange layers of two ranges of one length: the course of one clip with the detail of another.
 
-    Example: vqtool edit swap-layer tokens.h5 walk_01@0:20 run_03@0:20 --layer 1 --layer 2 -o edited.h5
+    Example: vqtool edit swap-layer tokens.h5 day0/walk0@0:10 day1/walk1@0:10 --layer 1 --layer 2 -o swapped.h5
     """
     from vqtool.edit import exchanged, parse_range
 

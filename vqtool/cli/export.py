@@ -44,7 +44,7 @@ def export(
     far as these are safe; export.json in the folder lists both. What `vqtool import` needs to make the same tokens.h5
     again stands beside an export of tokens, in OUT.meta.json.
 
-    Example: vqtool export tokens.h5 -o train.jsonl --format text --vocab vocab.txt
+    Example: vqtool export tokens.h5 -o train.jsonl --format text --split train --vocab vocab.txt
     """
     from vqtool.cli.options import is_tokens
     from vqtool.errors import UsageError

@@ -48,7 +48,7 @@ def inspect_codebook(
 
     Of two of them it shows how the use of the codes differs: divergence, codes that gained and lost, perplexity.
 
-    Example: vqtool inspect-codebook tokens.h5 --top 8
+    Example: vqtool inspect-codebook imu.tokens.h5 --top 8
     """
     import json
 

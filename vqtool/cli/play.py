@@ -54,7 +54,7 @@ def play(
 
     Skeletons are those of the motion file. Motion without one is drawn as curves of its columns.
 
-    Example: vqtool play sample_data/wrist_imu.h5 -o wrist.gif
+    Example: vqtool play sample_data/wrist_imu.h5 --against imu.decoded.h5 --frames 0s:3s -o wrist.gif
     """
     import contextlib
 

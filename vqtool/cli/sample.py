@@ -37,7 +37,7 @@ def sample(
 
     Codes have no such noise: of vq, rvq and fsq a model of tokens draws, as in examples/text_to_motion.
 
-    Example: vqtool sample runs/humanoid -n 5 --frames 120 -o sampled.h5
+    Example: vqtool sample runs/humanoid -n 5 --frames 120 -o humanoid.prior.h5
     """
     from vqtool.publish import check_output
     from vqtool.tokenizer_file import read_tokenizer

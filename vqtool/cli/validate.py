@@ -23,7 +23,7 @@ def validate(
     Damage, NaN, a root that teleports, columns that never move, Euler angles that jump, empty and very short clips,
     names that several files share, files that differ in columns, layout or frame rate.
 
-    Example: vqtool validate motion.h5
+    Example: vqtool validate sample_data/wrist_imu.h5
     """
     from vqtool.validation import find_problems
 
