@@ -1,5 +1,6 @@
 # make demo   install into .venv and go from motion to tokens and back on sample_data (about three minutes)
 # make test   install the test extra into .venv and run ruff, mypy and pytest
+# make docs   install the docs extra into .venv and build README and docs/ into site/ (a broken link ends it)
 # PYTHON=python3.12 make demo   with another Python (3.11 or newer)
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 demo: $(VENV)/demo.installed
 	@rm -rf demo && mkdir demo
@@ -27,6 +28,11 @@ test: $(VENV)/test.installed
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
+docs: $(VENV)/docs.installed
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs -d $(VENV)/doctrees . site
+	@cp site/README.html site/index.html
+	@echo "The site is in site/; begin at site/index.html"
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vqtool needs Python 3.11 or newer: PYTHON=python3.12 make ...")'
 	$(PYTHON) -m venv $(VENV)
@@ -39,5 +45,9 @@ $(VENV)/test.installed: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[test]'
 	@touch $@
 
+$(VENV)/docs.installed: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site

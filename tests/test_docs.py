@@ -5,11 +5,15 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ from vqtool.config import Config, build_config, flatten
 from vqtool.store import MotionSet
 
 ROOT = Path(__file__).parents[1]
+HERE = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]}
 CLI = "\n".join(PAGES[name] for name in ("cli.md", "import.md", "tokens.md"))
 
@@ -161,18 +166,29 @@ def test_reading_tokens_with_h5py_takes_six_lines() -> None:
     assert "vqtool" not in reading
 
 
-@pytest.mark.parametrize("page", sorted(name for name in PAGES if (ROOT / "docs" / name).exists()))
+@pytest.mark.parametrize("page", sorted(PAGES))
 def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
+    folder = ROOT if page == "README.md" else ROOT / "docs"
     for target in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
         if "://" in target:
             continue
         file, _, anchor = target.partition("#")
-        assert not file or (ROOT / "docs" / file).exists(), target
+        assert not file or (folder / file).exists(), target
         if not anchor:
             continue
         headings = re.findall(r"^#+ (.+)$", PAGES[Path(file).name if file else page], re.MULTILINE)
         known = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
         assert anchor in known, target
+
+
+@pytest.mark.skipif(find_spec("sphinx") is None, reason="no Sphinx here: pip install 'vqtool[docs]'")
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    words = ["-m", "sphinx", "-W", "--keep-going", "-q", "-c", "docs", "-d", tmp_path / "trees", ".", tmp_path / "site"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT, env=HERE, timeout=300)
+    assert done.stderr == ""
+    for page in (tmp_path / "site").rglob("*.html"):
+        loaded = re.findall(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"(https?:[^\"]+)", page.read_text())
+        assert loaded == [], page
 
 
 # docs/cli.md
