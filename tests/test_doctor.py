@@ -147,7 +147,28 @@ def test_an_hdf5_that_can_crash_on_damaged_files_is_a_note() -> None:
 def test_a_missing_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     assert row("matplotlib", rows(doctor._extras)).advice == "for what needs it: pip install 'vqtool[plot]'"
-    assert row("pyarrow", rows(doctor._extras)).state == "note"
+    assert row("pyarrow", rows(doctor._extras)).state == row("pillow", rows(doctor._extras)).state == "note"
+
+
+def test_extras_that_take_long_are_named_without_an_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor._installed("no-such-package") is None
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(doctor, "_installed", lambda name: None if name in ("ray", "fsspec") else "1.2")
+    found = row("extras", rows(doctor._extras))
+    assert (found.state, found.value) == (
+        "note",
+        "tensorboard 1.2, wandb 1.2, ray not installed, fsspec not installed",
+    )
+    assert found.advice == "for what needs them: pip install 'vqtool[ray,remote]'"
+    monkeypatch.setattr(doctor, "_installed", lambda name: "1.2")
+    assert row("extras", rows(doctor._extras)).state == "ok"
+
+
+def test_ffmpeg_is_looked_for_on_path(tmp_path: Path) -> None:
+    assert row("ffmpeg", rows(doctor._ffmpeg, PATH=str(tmp_path))).state == "note"
+    (tmp_path / "ffmpeg").write_text("#!/bin/sh\n")
+    (tmp_path / "ffmpeg").chmod(0o755)
+    assert row("ffmpeg", rows(doctor._ffmpeg, PATH=str(tmp_path))) == Check("ffmpeg", "ok", str(tmp_path / "ffmpeg"))
 
 
 # The machine

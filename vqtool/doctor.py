@@ -15,6 +15,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,7 +40,8 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 MOUNTS = Path("/proc/mounts")
 REMOTE = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs"}
 IN_MEMORY = {"tmpfs", "ramfs"}
-EXTRAS = {"matplotlib": "plot", "pyarrow": "parquet"}
+EXTRAS = {"matplotlib": "plot", "PIL": "plot", "pyarrow": "parquet"}
+SLOW_EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb", "ray": "ray", "fsspec": "remote"}  # seconds to import
 
 # What is asked of each library, of which `m` is the module.
 QUESTIONS = {
@@ -204,12 +206,32 @@ def _hdf5(version: str) -> Check:
 def _extras(machine: Machine) -> Iterator[Check]:
     for name, extra in EXTRAS.items():
         install = f"for what needs it: pip install 'vqtool[{extra}]'"
+        called = "pillow" if name == "PIL" else name
         if importlib.util.find_spec(name) is None:
-            yield Check(name, NOTE, "is not installed", install)
+            yield Check(called, NOTE, "is not installed", install)
         elif isinstance(answer := machine.answer(name), str):
-            yield Check(name, WARNING, answer, install)
+            yield Check(called, WARNING, answer, install)
         else:
-            yield Check(name, OK, answer["version"])
+            yield Check(called, OK, answer["version"])
+    versions = {name: _installed(name) for name in SLOW_EXTRAS}
+    value = ", ".join(f"{name} {version or 'not installed'}" for name, version in versions.items())
+    missing = [extra for name, extra in SLOW_EXTRAS.items() if versions[name] is None]
+    advice = f"for what needs them: pip install 'vqtool[{','.join(missing)}]'" if missing else ""
+    yield Check("extras", NOTE if missing else OK, value, advice)
+
+
+def _installed(name: str) -> str | None:
+    """The version of a library that is not imported for it."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(name)
+    return None
+
+
+def _ffmpeg(machine: Machine) -> Iterator[Check]:
+    if (found := shutil.which("ffmpeg", path=machine.environment.get("PATH"))) is None:
+        yield Check("ffmpeg", NOTE, "is not on PATH", "install it for vqtool play -o x.mp4; a .gif needs none")
+    else:
+        yield Check("ffmpeg", OK, found)
 
 
 # The machine
@@ -529,6 +551,7 @@ CHECKS: tuple[Callable[[Machine], Iterator[Check]], ...] = (
     _versions,
     _libraries,
     _extras,
+    _ffmpeg,
     _platform,
     _cpus,
     _threads,
