@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tarfile
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 import typer
-from motion_samples import smooth, write
+from motion_samples import real_data, smooth, write
 
 from vqtool import errors
 from vqtool.cli import app, main
@@ -89,10 +90,10 @@ class Command:
     words: list[str]
 
 
-def session() -> list[Command]:
+def session(pages: str = CLI) -> list[Command]:
     """The command lines of those pages, with few steps and without what a shell does after them."""
     found = []
-    for line in "".join(blocks(CLI, "sh")).splitlines():
+    for line in "".join(blocks(pages, "sh")).splitlines():
         words = shlex.split(re.split(r" [|>] ", line)[0])
         environment = {}
         while "=" in words[0]:
@@ -133,6 +134,32 @@ def test_every_command_of_the_docs_runs_in_the_order_of_the_page(workplace: Path
     assert (workplace / "failed").read_text() == ""
     typed = [" ".join(command.words[: 2 if command.words[0] == "edit" else 1]) for command in session()]
     assert set(typed) == set(COMMANDS)
+
+
+@pytest.mark.slow  # 98 clips are imported, and trained on for a moment
+def test_the_tutorial_runs_on_the_motion_that_it_is_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in SMALL.items():
+        monkeypatch.setenv(name, value)
+    Path("mocap").mkdir()
+    with tarfile.open(real_data("cmu_98.tar.gz")) as archive:
+        for member in archive:
+            if member.name.endswith(".bvh") and (file := archive.extractfile(member)) is not None:
+                (Path("mocap") / Path(member.name).name).write_bytes(file.read())
+    page = PAGES["tutorial.md"]
+    done = []
+    for command in session(page):
+        capsys.readouterr()
+        code = main(command.words)
+        out, errors = capsys.readouterr()
+        assert code == (65 if command.words[0] == "validate" else 0), (command.line, errors)
+        done.append(command.words[0])
+        if command.words[0] in ("import", "stats", "validate"):  # what they say does not depend on the training
+            for line in (out + errors).splitlines():
+                assert " a second" in line or re.sub(r" \([\d,]+ frames/s\)$", "", line) in page
+    assert done[0] == "import" and done[-1] == "export" and len(done) == len(page.split("\nvqtool ")) - 1
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
