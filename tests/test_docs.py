@@ -136,6 +136,11 @@ def test_every_command_of_the_docs_runs_in_the_order_of_the_page(workplace: Path
     assert set(typed) == set(COMMANDS)
 
 
+def test_every_command_of_the_readme_is_one_of_that_session() -> None:
+    shown = {line for line in "".join(blocks(PAGES["README.md"], "sh")).splitlines() if line.startswith("vqtool ")}
+    assert len(shown) > 10 and shown <= {command.line for command in session()}
+
+
 @pytest.mark.slow  # 98 clips are imported, and trained on for a moment
 def test_the_tutorial_runs_on_the_motion_that_it_is_about(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
