@@ -29,7 +29,8 @@ test: $(VENV)/test.installed
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 docs: $(VENV)/docs.installed
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs -d $(VENV)/doctrees . site
+	@rm -rf site
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet -c docs -d $(VENV)/doctrees . site
 	@cp site/README.html site/index.html
 	@echo "The site is in site/; begin at site/index.html"
 

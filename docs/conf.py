@@ -26,6 +26,7 @@ include_patterns = [
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 myst_heading_anchors = 4
 default_role = "code"
+highlight_language = "text"  # of blocks that name none: what a command printed
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 
