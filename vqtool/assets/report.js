@@ -24,6 +24,9 @@ function say(value, digits = 0) {
   if (value === null || value === undefined) return "–";
   return digits ? value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }) : whole.format(value);
 }
+function many(count, what) {
+  return `${say(count)} ${what}${count === 1 ? "" : "s"}`;
+}
 function short(value) {
   if (value === 0) return "0";
   const size = Math.abs(value);
@@ -665,7 +668,7 @@ function tokenText(q, token) {
 }
 function useText(q, code) {
   const { counts, tokens, used } = layers[q];
-  return counts[code] ? `used ${say(counts[code])} times, ${percent(counts[code] / tokens)}, rank ${ranks[q][code] + 1} of ${say(used)}` : "never used";
+  return counts[code] ? `used ${many(counts[code], "time")}, ${percent(counts[code] / tokens)}, rank ${ranks[q][code] + 1} of ${say(used)}` : "never used";
 }
 function under(event) {
   const box = strip.getBoundingClientRect();
@@ -1005,7 +1008,7 @@ async function showLayer(q, place) {
     });
   }, (x) => told(codeUnder(x, barWidth)), (x) => pick(codeUnder(x, barWidth)));
   const dead = counts.flatMap((count, code) => (count ? [] : [code]));
-  const list = dead.length ? make("details", {}, make("summary", {}, `${say(dead.length)} dead codes`), make("p", { class: "codes" }, runsOf(dead))) : make("p", { class: "quiet" }, "No dead codes.");
+  const list = dead.length ? make("details", {}, make("summary", {}, many(dead.length, "dead code")), make("p", { class: "codes" }, runsOf(dead))) : make("p", { class: "quiet" }, "No dead codes.");
   place.replaceChildren(sorted ?? figure("Use, sorted", "No tokens."), figure("Use by code", "Height is the square root of the count; small ticks are dead codes. Click one to see its motion.", bars, list));
   if ($(`blob-map-${q}`)) await showMap(q, place, pick, told, most);
   if ($(`blob-pairs-${q}`)) await showPairs(q, place, pick);
@@ -1082,7 +1085,7 @@ async function showPairs(q, place, pick) {
     const [row, column] = [Math.floor((y / wide) * count), Math.floor((x / wide) * count)];
     if (row < 0 || column < 0 || row >= count || column >= count) return "";
     const name = (n) => { const group = orders[by].filter((_, i) => Math.floor((i * count) / used) === n); return group.length > 1 ? `${group[0]} (and ${group.length - 1} more)` : group[0]; };
-    return `code ${name(row)}, then ${name(column)}\n${say(cells[row * count + column])} times`;
+    return `code ${name(row)}, then ${name(column)}\n${many(cells[row * count + column], "time")}`;
   }, (x, y) => y < wide && x < wide && pick(orders[by][Math.floor((y / wide) * used)]));
   const select = make("select", { "aria-label": "Order of the codes", onchange: (event) => ((by = event.target.value), arrange(), canvas.again()) },
     make("option", { value: "use" }, "by use"), make("option", { value: "index" }, "by index"), xy ? make("option", { value: "map" }, "along the map's first axis") : null);
