@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Run
 from motion_samples import BODY, TWO_JOINTS, real_clips, real_data, smooth, wild, write
+from worker_tasks import Backwards, Dangerous
 
+from vqtool import signals
 from vqtool.body import find_body
+from vqtool.errors import InterruptedRun, StorageError
 from vqtool.features import joint_features, recover, recover_positions
+from vqtool.formats import FORMATS
 from vqtool.formats.bvh import read_bvh
 from vqtool.formats.humanml3d import block_means
+from vqtool.importing import ImportOptions, import_motion
 from vqtool.rotations import vector_to_matrix
+from vqtool.signals import StopRequest
 from vqtool.skeleton import Skeleton, SkeletonMotion, resample, with_offsets
 from vqtool.splits import hashed_splits
 from vqtool.store import MotionSet
+from vqtool.workers import Processes
 
 
 def opened(path: str = "m.h5") -> MotionSet:
@@ -478,6 +486,138 @@ def test_a_clip_of_any_pose_keeps_its_rotations(run: Run, tmp_path: Path) -> Non
         read_bvh(Path("out/wild.bvh"), drop_first_frame="no"),
     )
     np.testing.assert_allclose(after.forward()[0], before.forward()[0], atol=1e-4)
+
+
+# Workers
+
+
+def test_workers_of_which_one_is_killed_import_the_bytes_of_the_serial_run(mocap: Path, tmp_path: Path) -> None:
+    options = ImportOptions(mirror=True)
+    told: list[int] = []
+    done = import_motion([str(mocap)], tmp_path / "one.h5", options)
+    team = Dangerous("name", "day0/walk.2", tmp_path / "died")
+    found = import_motion([str(mocap)], tmp_path / "two.h5", options, workers=team, progress=told.append)
+    assert (tmp_path / "two.h5").read_bytes() == (tmp_path / "one.h5").read_bytes()
+    assert (found.notes, found.warnings, sum(told)) == (done.notes, done.warnings, 5)
+    assert team.said == ["a worker died (SIGKILL); another one makes clip day0/walk.2 again"]
+
+
+def test_a_file_at_which_two_workers_die_is_named_or_left_out(mocap: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        StorageError, match=r"walk.2.bvh: two workers died \(SIGKILL\) at clip day0/walk.2; .* fewer --w"
+    ):
+        import_motion([str(mocap)], tmp_path / "m.h5", ImportOptions(), workers=Dangerous("name", "day0/walk.2"))
+    assert not (tmp_path / "m.h5").exists()
+    skip = ImportOptions(on_error="skip")
+    done = import_motion([str(mocap)], tmp_path / "m.h5", skip, workers=Dangerous("name", "day0/walk.2"))
+    assert [line.partition(": ")[0] for line in done.skipped] == [str(mocap / "day0" / "walk.2.bvh")]
+    (mocap / "day0" / "walk.2.bvh").unlink()
+    import_motion([str(mocap)], tmp_path / "without.h5", ImportOptions())
+    assert (tmp_path / "m.h5").read_bytes() == (tmp_path / "without.h5").read_bytes()
+
+
+def test_a_signal_ends_an_import_by_workers_and_leaves_nothing(mocap: Path, tmp_path: Path) -> None:
+    def stop(count: int) -> None:
+        signals.check()
+        signal.raise_signal(signal.SIGTERM)
+
+    with StopRequest(), pytest.raises(InterruptedRun):
+        import_motion([str(mocap)], tmp_path / "m.h5", ImportOptions(), workers=Processes(2), progress=stop)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mocap"]
+
+
+def spoilt(folder: Path) -> None:
+    """Among good clips some that are refused, for a reason of their own or beside the first, and odd ones."""
+    good = (folder / "day0" / "walk.0.bvh").read_text()
+    (folder / "day0" / "a.bvh").write_text(good.replace("Frames: 40", "Frames: 39"))
+    (folder / "day0" / "cut.bvh").write_text(TWO_JOINTS[:200])
+    (folder / "day0" / "walk.1.bvh").write_text(TWO_JOINTS)
+    (folder / "day1" / "nan.bvh").write_text(good.rstrip().rpartition(" ")[0] + " nan\n")
+    (folder / "day1" / "other.bvh").write_text(good.replace("Frames: 40", "Frames: 41"))
+    (folder / "zz.bvh").write_bytes(b"HIERARCHY\0")
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--on-error", "skip"], ["--on-error", "skip", "--pairs", "Head:Nose", "--mirror"]]
+)
+def test_workers_tell_and_refuse_what_the_serial_run_does_in_its_order(
+    options: list[str], run: Run, mocap: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vqtool.workers.Processes", Backwards)
+    spoilt(mocap)
+    words = ["import", "mocap", "-o", "m.h5", "--json", *options]
+    serial, shared = (run(*words, "--force", *more) for more in ([], ["--workers", 3]))
+    assert (shared[0], shared[2]) == (serial[0], serial[2])
+    assert shared[1].partition('"seconds"')[0] == serial[1].partition('"seconds"')[0]
+    if options == ["--on-error", "skip"]:
+        assert serial[0] == 3 and serial[2].count("skipped: ") > 2 and serial[2].count("warning: ") > 0
+
+
+def test_a_source_that_cannot_be_listed_is_refused_after_those_before_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vqtool.workers.Processes", Backwards)
+    np.savez(tmp_path / "a.npz", x=np.full((5, 3), np.nan))
+    np.savez(tmp_path / "b.npz", name=np.array(["nothing to read"]))
+    words = ["import", "a.npz", "b.npz", "-o", "m.h5", "--fps", "30"]
+    serial, shared = run(*words), run(*words, "--workers", 2)
+    assert serial == shared and "a.npz:x frame 0: column 0 is nan" in serial[2]
+    serial, shared = (run(*words, "--on-error", "skip", *more) for more in ([], ["--workers", 2]))
+    assert serial == shared and serial[0] == 65
+
+
+def make_sources(kind: str, folder: Path) -> list[str]:
+    """Sources of a format, of three clips, in a folder that is not there yet; words for import."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    words = [str(folder), "--format", kind, "--fps", "30"]
+    if kind == "bvh":
+        for number in range(3):
+            write(folder / f"{number}.bvh", smooth(20, number))
+    elif kind == "humanml3d":
+        (folder / "new_joint_vecs").mkdir()
+        for number in range(3):
+            np.save(folder / "new_joint_vecs" / f"{number}.npy", vectors(20, number))
+        return words[:3]
+    elif kind == "amass":
+        for number in range(3):
+            save_amass(folder / f"{number}.npz", 72 + 84 * (number > 0), fps=30.0)
+        return [*words, "--layout", "raw", "--on-error", "skip"]
+    elif kind == "npz":
+        np.savez(folder / "a.npz", **{f"clip{number}": rng.normal(size=(9, 3)) for number in range(3)})
+    elif kind == "npy":
+        for number in range(3):
+            np.save(folder / f"{number}.npy", rng.normal(size=(9, 7)))
+    elif kind == "csv":
+        for number in range(3):
+            (folder / f"{number}.csv").write_text(f"time,x,y\n0,1,{number}\n0.1,2,3\n0.2,2,4\n")
+    elif kind == "lerobot":
+        pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        (folder / "meta").mkdir()
+        (folder / "data").mkdir()
+        (folder / "meta" / "info.json").write_text("{}")
+        rows = pa.array(rng.normal(size=(9, 2)).tolist())
+        parquet.write_table(
+            pa.table({"action": rows, "episode_index": [0, 0, 1, 1, 1, 2, 2, 2, 2]}), folder / "data" / "a.parquet"
+        )
+    else:
+        import h5py
+
+        with h5py.File(folder / "a.hdf5", "w") as file:
+            for number in range(3):
+                file[f"data/demo_{number}/actions"] = rng.normal(size=(9, 3))
+    return words
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_clips_of_every_format_can_be_read_by_workers(
+    kind: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vqtool.workers.Processes", Backwards)
+    words = make_sources(kind, tmp_path / "in")
+    codes = [run("import", *words, "-o", name, "-q", *more)[0] for name, *more in (["1.h5"], ["2.h5", "--workers", 3])]
+    assert codes == ([3, 3] if kind == "amass" else [0, 0])
+    assert Path("1.h5").read_bytes() == Path("2.h5").read_bytes()
 
 
 # Real motion

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import vqtool as command
-from worker_tasks import DiesOnce, Doubled
+from worker_tasks import Backwards, DiesOnce, Doubled
 
 import vqtool
 from vqtool import signals
@@ -23,7 +23,7 @@ from vqtool.ray_workers import RayActors
 from vqtool.signals import StopRequest
 from vqtool.store import MotionSet
 from vqtool.tokens import TokenSet
-from vqtool.workers import Processes, Workers
+from vqtool.workers import AHEAD, Processes, Workers
 
 
 @pytest.fixture
@@ -52,6 +52,31 @@ def test_a_task_at_which_two_workers_die_ends_the_work() -> None:
 def test_what_a_worker_raises_comes_as_it_is() -> None:
     with pytest.raises(DataError, match="clip 103: is wrong"):
         made(Doubled(wrong=103), [])
+
+
+def test_a_task_at_which_two_workers_die_can_be_done_without() -> None:
+    def lost(error: StorageError) -> int:
+        return len(str(error))
+
+    said: list[str] = []
+    team = Processes(2, said.append)
+    found = dict(team.in_order(Doubled(104), range(102, 107), name=lambda number, task: f"\x1b{task}", lost=lost))
+    error = "two workers died (SIGKILL) at \\x1b104; for want of memory, take fewer --workers"
+    assert found == {102: 204, 103: 206, 104: len(error), 105: 210, 106: 212}
+    assert list(found) == sorted(found)
+    assert said == ["a worker died (SIGKILL); another one makes \\x1b104 again"]
+
+
+@pytest.mark.parametrize("dies_at", [-1, 0, 5])
+def test_results_come_in_the_order_of_the_tasks_and_few_wait(dies_at: int) -> None:
+    taken: list[int] = []
+    team = Backwards(3, dies_at=dies_at)
+    found = []
+    for task, made in team.in_order(Doubled(), (taken.append(task) or task for task in range(100))):  # type: ignore[func-returns-value]
+        assert len(taken) - len(found) <= 3 * AHEAD + 1
+        found.append((task, made))
+    assert found == [(task, 2 * task) for task in range(100)]
+    assert team.given == 100 + (dies_at >= 0)
 
 
 def test_a_signal_ends_the_workers() -> None:

@@ -7,7 +7,9 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,12 +26,14 @@ from vqtool.sources import Source, find_sources
 from vqtool.splits import NO_SPLIT, SPLITS, hashed_splits
 from vqtool.stats import ColumnStats
 from vqtool.store import MotionWriter, create_motion
+from vqtool.workers import Workers
 
 LAYOUTS = ("joints", "positions", "raw", "humanml3d", "kit")
 MIRRORED = "_mirrored"
 MAX_GROUPS = 100
 MIN_FPS, MAX_FPS = 1e-3, 1e5
 MAX_RESAMPLED = 10_000_000  # frames that a clip may have after it was resampled
+ERRORS = (DataError, MissingInputError, StorageError, UsageError)  # of one clip
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,26 @@ class _Frames:
     start: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
+@dataclass
+class _Converted:
+    """What became of a clip: itself and its mirror image, each with its name and that of the clip that it mirrors.
+
+    `error` says what was wrong, after those that could be made.
+    """
+
+    clips: list[tuple[str, str, _Frames, ColumnStats]] = field(default_factory=list)
+    captions: tuple[tuple[str, float, float, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    error: VqtoolError | None = None
+
+
 def import_motion(
     words: Sequence[str],
     out: Path,
     options: ImportOptions,
     *,
+    workers: Workers[Any] | None = None,
     force: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Imported:
@@ -96,7 +115,8 @@ def import_motion(
 
     Clips are written as they are read, in the order of their names. A bad file raises, or with on_error "skip" is
     left out and listed. With group_by_skeleton each skeleton gets a file of its own: OUT-1.h5, OUT-2.h5, ...
-    `progress` is told of every clip.
+    `workers` read and convert the clips, to the same bytes, where they need no file that is kept open. `progress` is
+    told of every clip.
     """
     _check(options)
     check_output(out, force=force)  # before anything is read, which may take long
@@ -111,10 +131,9 @@ def import_motion(
     check_output(out, force=force, inputs=tuple(source.path for source in sources))
     groups: dict[tuple[tuple[str, ...], tuple[int, ...]] | None, _Group] = {}
     with contextlib.ExitStack() as stack:
-        for clip in _clips(sources, options, bad):
+        for clip, found in _converted(sources, options, workers):
             try:
-                recording = clip.read()
-                for name, original, frames in _variants(clip, recording, options):
+                for name, original, frames, stats in found.clips:
                     key = None
                     if options.group_by_skeleton and frames.skeleton is not None:
                         key = frames.skeleton.names, frames.skeleton.parents
@@ -123,16 +142,18 @@ def import_motion(
                             raise UsageError(f"found more than {MAX_GROUPS} skeletons; import folder by folder")
                         path = out if key is None else out.with_name(f"{out.stem}-{len(groups) + 1}{out.suffix}")
                         groups[key] = _Group(path, stack, frames, words, force)
-                    groups[key].add(name, frames, clip, original, recording)
-            except (DataError, MissingInputError, StorageError, UsageError) as error:
+                    groups[key].add(name, frames, stats, clip, original, found.captions)
+                if found.error is not None:
+                    raise found.error
+            except ERRORS as error:
                 if error.file is None:
                     error.file, error.dataset = str(clip.path), error.dataset or clip.dataset
                 if isinstance(error, UsageError):
                     raise
                 bad(error)
                 continue
-            done.notes += [(clip.name, note) for note in recording.notes]
-            done.warnings += [(clip.name, warning) for warning in recording.warnings]
+            done.notes += [(clip.name, note) for note in found.notes]
+            done.warnings += [(clip.name, warning) for warning in found.warnings]
             if progress is not None:
                 progress(1)
         if not groups:
@@ -154,14 +175,51 @@ def _check(options: ImportOptions) -> None:
         raise UsageError("--split takes three shares that add up to 1: train,val,test, for example 0.9,0.05,0.05")
 
 
-def _clips(sources: list[Source], options: ImportOptions, bad: Callable[[VqtoolError], None]) -> Iterator[Clip]:
-    """All clips of all sources; one that cannot be listed is told to `bad`."""
+def _clips(sources: list[Source], options: ImportOptions) -> Iterator[Clip]:
+    """All clips of all sources; a source that cannot be listed is a clip that cannot be read."""
     read = replace(options.read, raw=options.layout == "raw")
     for source in sources:
         try:
             yield from FORMATS[source.format].clips(source.path, source.name, read)
-        except (DataError, MissingInputError, StorageError) as error:
-            bad(error)
+        except ERRORS as error:
+            yield Clip(source.name, source.path, partial(_raise, error))
+
+
+def _raise(error: VqtoolError) -> Recording:
+    raise error
+
+
+def _converted(
+    sources: list[Source], options: ImportOptions, workers: Workers[Any] | None
+) -> Iterator[tuple[Clip, _Converted]]:
+    """All clips in their order with what became of them, here or in workers."""
+    clips, convert = _clips(sources, options), _Convert(options)
+    if workers is None or not all(FORMATS[source.format].apart for source in sources):
+        return ((clip, convert(clip)) for clip in clips)
+    return workers.in_order(
+        convert,
+        clips,
+        name=lambda number, clip: f"clip {clip.name}",
+        lost=lambda error: _Converted(error=error),
+    )
+
+
+@dataclass(frozen=True)
+class _Convert:
+    """Reads a clip, and converts it as it was asked for."""
+
+    options: ImportOptions
+
+    def __call__(self, clip: Clip) -> _Converted:
+        found = _Converted()
+        try:
+            recording = clip.read()
+            found.captions, found.notes, found.warnings = recording.captions, recording.notes, recording.warnings
+            for name, original, frames in _variants(clip, recording, self.options):
+                found.clips.append((name, original, frames, ColumnStats.of(frames.rows)))
+        except ERRORS as error:
+            found.error = error
+        return found
 
 
 def _variants(clip: Clip, recording: Recording, options: ImportOptions) -> Iterator[tuple[str, str, _Frames]]:
@@ -272,7 +330,15 @@ class _Group:
             )
         )
 
-    def add(self, name: str, frames: _Frames, clip: Clip, original: str, recording: Recording) -> None:
+    def add(
+        self,
+        name: str,
+        frames: _Frames,
+        stats: ColumnStats,
+        clip: Clip,
+        original: str,
+        captions: tuple[tuple[str, float, float, str], ...],
+    ) -> None:
         """Write one clip; DataError where it does not go with those before it."""
         self._check(frames, clip)
         encode_names([name])  # now, not when all are read
@@ -281,11 +347,11 @@ class _Group:
         number = self._names[name] = len(self._names)
         self._first_place = self._first_place or _place(clip)
         self._writer.append(name, frames.rows)
-        self._stats = self._stats.merge(ColumnStats.of(frames.rows))
+        self._stats = self._stats.merge(stats)
         self._originals.append(original)
         self._splits.append(clip.split)
         self._starts.append(frames.start)
-        self._captions += [Caption(number, *caption) for caption in recording.captions]
+        self._captions += [Caption(number, *caption) for caption in captions]
         if frames.skeleton is not None:
             self._body_of.append(self._body(frames.skeleton))
 

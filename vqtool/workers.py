@@ -1,4 +1,4 @@
-"""Workers that make the parts of an output, while the process that asked for them writes it.
+"""Workers that make the parts of a result, while the process that asked for them puts it together.
 
 A worker that dies costs the part that it was at: another one is started in its place, once for each part, and makes it
 again. What a worker raises ends all.
@@ -15,13 +15,14 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
 from vqtool import signals
-from vqtool.errors import StorageError
+from vqtool.errors import StorageError, printable
 
 Task = TypeVar("Task")
 Made = TypeVar("Made")
 Handle = TypeVar("Handle")
 
 PATIENCE = 0.2  # seconds between two looks at signals
+AHEAD = 4  # tasks for each worker that `in_order` has in the making or done before the first of them is taken
 
 
 class Died:
@@ -37,11 +38,19 @@ class Workers(ABC, Generic[Handle]):
     def __init__(self, count: int, say: Callable[[str], None] = lambda text: None) -> None:
         self.count, self._say = count, say
 
-    def run(self, work: Callable[[Task], Made], tasks: Iterable[tuple[int, Task]]) -> Iterator[tuple[int, Task, Made]]:
+    def run(
+        self,
+        work: Callable[[Task], Made],
+        tasks: Iterable[tuple[int, Task] | None],
+        *,
+        name: Callable[[int, Task], str] = lambda number, task: f"part {number}",
+        lost: Callable[[StorageError], Made] | None = None,
+    ) -> Iterator[tuple[int, Task, Made]]:
         """work(task) of each numbered task, as they come; `work` and tasks must pickle.
 
-        Tasks are taken when a worker has time for one. Raises what a worker raised, and StorageError where two workers
-        died at one task.
+        Tasks are taken when a worker has time for one; None among them says that the next one has to wait for what is
+        in the making. Raises what a worker raised, and StorageError where two workers died at one task: or yields what
+        `lost` makes of that.
         """
         idle: list[Handle] = []
         busy: dict[Handle, tuple[int, Task]] = {}
@@ -69,14 +78,42 @@ class Workers(ABC, Generic[Handle]):
                         idle.append(worker)
                         yield number, given, found
                         continue
+                    at = printable(name(number, given))
                     if number in seen:
-                        what = f"two workers died ({found.how}) at part {number}"
-                        raise StorageError(f"{what}; for want of memory, take fewer --workers")
+                        what = f"two workers died ({found.how}) at {at}; for want of memory, take fewer --workers"
+                        if lost is None:
+                            raise StorageError(what)
+                        yield number, given, lost(StorageError(what))
+                        continue
                     seen.add(number)
                     again.append((number, given))
-                    self._say(f"a worker died ({found.how}); another one makes part {number} again")
+                    self._say(f"a worker died ({found.how}); another one makes {at} again")
         finally:
             self._stop([*idle, *busy])
+
+    def in_order(
+        self,
+        work: Callable[[Task], Made],
+        tasks: Iterable[Task],
+        *,
+        name: Callable[[int, Task], str] = lambda number, task: f"part {number}",
+        lost: Callable[[StorageError], Made] | None = None,
+    ) -> Iterator[tuple[Task, Made]]:
+        """Each task and work(task), in the order of the tasks, of which at most AHEAD for each worker are held."""
+        held: dict[int, tuple[Task, Made]] = {}
+        first = 0
+
+        def near() -> Iterator[tuple[int, Task] | None]:
+            for number, task in enumerate(tasks):
+                while number >= first + AHEAD * self.count:
+                    yield None
+                yield number, task
+
+        for number, task, made in self.run(work, near(), name=name, lost=lost):
+            held[number] = task, made
+            while first in held:
+                yield held.pop(first)
+                first += 1
 
     @abstractmethod
     def _start(self, work: Callable[[Any], Any]) -> Handle:

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vqtool.cli.options import Delay, Flatten, Force, Json, Layers, Offset, Output, Quiet, Repair, metered, say
+from vqtool.cli.options import (
+    Delay,
+    Flatten,
+    Force,
+    Json,
+    Layers,
+    Offset,
+    Output,
+    Quiet,
+    Repair,
+    metered,
+    say,
+)
 
 if TYPE_CHECKING:
     from vqtool.importing import Imported
@@ -58,6 +70,9 @@ def import_(
         bool, typer.Option("--group-by-skeleton", help="A file for each skeleton: OUT-1.h5, OUT-2.h5, ...")
     ] = False,
     on_error: Annotated[str, typer.Option("--on-error", help="At a bad file: stop, or skip (exit 3).")] = "stop",
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, max=4096, help="Of motion: processes that read the files.")
+    ] = None,
     like: Annotated[
         Path | None,
         typer.Option("--like", metavar="RUN|TOKENS", help="Of tokens: where their codebooks, or all, is known from."),
@@ -85,6 +100,7 @@ def import_(
     from vqtool.formats.bvh import read_bvh
     from vqtool.importing import ImportOptions, import_motion
     from vqtool.token_formats import ReadingOptions, SequenceOptions, is_export
+    from vqtool.workers import Processes
 
     sequence = SequenceOptions(flatten=flatten, delay=delay, offset=offset)
     reading = ReadingOptions(sequence, num_quantizers, repair)
@@ -118,8 +134,9 @@ def import_(
             dataset=dataset,
         ),
     )
+    team = Processes(workers, say) if workers is not None and workers > 1 else None
     with metered(None, "clip", quiet) as meter:
-        done = import_motion(source, output, options, force=force, progress=meter.add)
+        done = import_motion(source, output, options, workers=team, force=force, progress=meter.add)
     if not quiet:
         _tell(done)
     for reason in done.skipped:

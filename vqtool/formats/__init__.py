@@ -30,8 +30,8 @@ FORMATS = {
     "npz": Format("npz of arrays", (".npz",), is_npz, npz_clips),
     "npy": Format("npy", (".npy",), is_npy, npy_clips, write_npy),
     "csv": Format("CSV", (".csv", ".tsv"), is_csv, csv_clips, write_csv),
-    "robomimic": Format("robomimic", HDF5, is_robomimic, robomimic_clips, write_file=write_robomimic),
-    "hdf5": Format("HDF5", HDF5, is_hdf5, hdf5_clips),
+    "robomimic": Format("robomimic", HDF5, is_robomimic, robomimic_clips, write_file=write_robomimic, apart=False),
+    "hdf5": Format("HDF5", HDF5, is_hdf5, hdf5_clips, apart=False),
 }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ def is_amass(path: Path) -> bool:
 def amass_clips(path: Path, name: str, options: ReadOptions) -> Iterator[Clip]:
     """The one clip of an AMASS file; one without frames (shape.npz holds a body only) gives none."""
     if is_amass(path):
-        yield Clip(name, path, lambda: read_amass(path, options))
+        yield Clip(name, path, partial(read_amass, path, options))
 
 
 def read_amass(path: Path, options: ReadOptions) -> Recording:

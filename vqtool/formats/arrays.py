@@ -54,12 +54,12 @@ def is_npz(path: Path) -> bool:
 
 def npy_clips(path: Path, name: str, options: ReadOptions) -> Iterator[Clip]:
     """The one clip of a npy file."""
+    yield Clip(name, path, partial(_read_npy, path))
 
-    def read() -> Recording:
-        frames, layout = as_frames(load_npy(path), path)
-        return Recording(frames, None, layout)
 
-    yield Clip(name, path, read)
+def _read_npy(path: Path) -> Recording:
+    frames, layout = as_frames(load_npy(path), path)
+    return Recording(frames, None, layout)
 
 
 def load_npy(path: Path) -> np.ndarray:

@@ -81,6 +81,8 @@ class Format:
     sniff     whether a file with one of those suffixes (or a folder) is of this kind
     write     write clips into an empty folder, each under its stem, a path relative to that folder (or
               `write_file`: all into one file)
+    apart     whether a clip can be read by another process: `read` pickles, and needs no file that the listing keeps
+              open
     extras    small arrays and attributes that motion.h5 keeps of a folder, given the deviations and the layout of
               its clips
     """
@@ -91,6 +93,7 @@ class Format:
     clips: Listing
     write: FolderWriter | None = None
     write_file: FileWriter | None = None
+    apart: bool = True
     extras: Callable[[Path, np.ndarray, str], tuple[dict[str, np.ndarray], dict[str, str]]] | None = None
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -63,20 +63,20 @@ def is_bvh(path: Path) -> bool:
 
 def bvh_clips(path: Path, name: str, options: ReadOptions) -> Iterator[Clip]:
     """The one clip of a BVH file; its channels as they are where raw numbers are asked for."""
+    yield Clip(name, path, partial(_read_clip, path, options))
 
-    def read() -> Recording:
-        if options.raw:
-            values, fps = read_channels(path)
-            return Recording(values, fps, "raw")
-        motion = read_bvh(
-            path,
-            metres_per_unit=options.metres_per_unit,
-            drop_first_frame=options.drop_first_frame,
-            up=options.up,
-        )
-        return Recording(motion, motion.fps, notes=motion.notes, warnings=motion.warnings)
 
-    yield Clip(name, path, read)
+def _read_clip(path: Path, options: ReadOptions) -> Recording:
+    if options.raw:
+        values, fps = read_channels(path)
+        return Recording(values, fps, "raw")
+    motion = read_bvh(
+        path,
+        metres_per_unit=options.metres_per_unit,
+        drop_first_frame=options.drop_first_frame,
+        up=options.up,
+    )
+    return Recording(motion, motion.fps, notes=motion.notes, warnings=motion.warnings)
 
 
 def read_channels(path: Path) -> tuple[np.ndarray, float]:

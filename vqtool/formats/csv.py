@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ def is_csv(path: Path) -> bool:
 
 def csv_clips(path: Path, name: str, options: ReadOptions) -> Iterator[Clip]:
     """The one clip of a CSV file."""
-    yield Clip(name, path, lambda: read_csv(path))
+    yield Clip(name, path, partial(read_csv, path))
 
 
 def read_csv(path: Path) -> Recording:
