@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from conftest import Run, Silent, small_config, write_motion
 from motion_samples import BODY, smooth, write
+from worker_tasks import Backwards, Dangerous
 
 from vqtool.cli import main
 from vqtool.nn.codec import Codec, load
-from vqtool.nn.evaluation import evaluate
+from vqtool.nn.evaluation import Evaluation, evaluate, evaluate_layers
 from vqtool.store import MotionSet, create_motion
 
 Trained = Callable[[str], Path]
@@ -175,3 +176,65 @@ def test_too_few_tokens_to_judge_the_codes_by_are_said_to_be(trained: Trained, t
         path = write_motion(tmp_path / f"{frames}.h5", [frames])
         out = run("evaluate", trained("vq"), path, "-q")[1]
         assert ("159 token frames are few to judge codes by; 160 would do" in out) == expected
+
+
+def numbers(found: Evaluation) -> list[object]:
+    """All that an evaluation tells, for ==."""
+    assert found.measures is not None
+    arrays = [found.squared, found.absolute, *found.counts, found.kl, found.variance]
+    rows = range(found.clips)
+    told = [array if array is None else array.tolist() for array in arrays] + [found.frames, found.token_frames]
+    told += [found.measures.of_all(), *map(found.measures.of_clip, rows), found.measures.worst_first()]
+    return [*told, found.measures.distance.real_to_decoded(), found.measures.distance.real_to_real()]
+
+
+@pytest.mark.parametrize("model", ["rvq", "vae"])
+def test_workers_give_the_numbers_of_the_serial_run_to_the_last_bit(
+    model: str, trained: Trained, motion_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vqtool.frechet.MIN_SECONDS", 20)
+    codec = load(trained(model), device="cpu")
+    layers = [1, None] if model == "rvq" else [None]
+    frames: list[int] = []
+    with MotionSet([motion_path]) as motion:
+        clips = [11, *range(11)]
+        whole = evaluate(codec, motion, clips, measured=True)
+        monkeypatch.setattr("vqtool.nn.codec.PART_TOKENS", 40)
+        serial = evaluate_layers(codec, motion, clips, layers, measured=True)
+        team = Backwards(dies_at=3)
+        shared = evaluate_layers(codec, motion, clips, layers, measured=True, workers=team, progress=frames.append)
+    assert team.given > 5 * len(layers)
+    assert list(map(numbers, shared)) == list(map(numbers, serial))
+    assert sum(frames) == len(layers) * whole.frames
+    assert shared[-1].nmse == pytest.approx(whole.nmse, rel=1e-4)
+    assert shared[-1].measures is not None and whole.measures is not None
+    assert shared[-1].measures.of_all() == pytest.approx(whole.measures.of_all(), rel=1e-4)
+    distances = [one.measures.distance for one in (shared[-1], whole)]  # type: ignore[union-attr]
+    assert distances[0].real_to_decoded() == pytest.approx(distances[1].real_to_decoded(), rel=1e-3)
+    assert distances[0].real_to_real() == pytest.approx(distances[1].real_to_real(), rel=1e-3)
+    assert [count.tolist() for count in shared[-1].counts] == [count.tolist() for count in whole.counts]
+
+
+def test_the_command_line_shares_clips_and_layers_among_workers(
+    walks: tuple[Path, Path], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vqtool.nn.codec.PART_TOKENS", 20)
+    monkeypatch.setattr("vqtool.workers.Processes", Backwards)
+    words = ["evaluate", *walks, "--by-layers", "--json", "-q", "--csv"]
+    serial, shared = run(*words, "1.csv"), run(*words, "2.csv", "--workers", 2)
+    assert serial == shared and serial[0] == 0
+    assert Path("1.csv").read_bytes() == Path("2.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_changes_no_number(
+    walks: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vqtool.nn.codec.PART_TOKENS", 20)
+    codec = load(walks[0], device="cpu")
+    team = Dangerous("clips", range(4, 5), tmp_path / "died")
+    with MotionSet([walks[1]]) as motion:
+        (serial,) = evaluate_layers(codec, motion, range(5), [None], measured=True)
+        (shared,) = evaluate_layers(codec, motion, range(5), [None], measured=True, workers=team)
+    assert numbers(shared) == numbers(serial)
+    assert team.said == ["a worker died (SIGKILL); another one makes part 3 again"]

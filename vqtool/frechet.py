@@ -10,6 +10,8 @@ of a network trained on that set: numbers of the two cannot be compared.
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
 SEED = 5
@@ -56,6 +58,9 @@ class MotionDistance:
         random = np.random.default_rng(SEED)
         self._directions = random.standard_normal((PARTS, len(mean), DIRECTIONS)) * moving[:, None]
         self._half = random.permutation(clips) % 2
+        self._clear()
+
+    def _clear(self) -> None:
         self._real = [Moments(PARTS * DIRECTIONS), Moments(PARTS * DIRECTIONS)]
         self._decoded = Moments(PARTS * DIRECTIONS)
 
@@ -67,6 +72,18 @@ class MotionDistance:
             taken = slice(skipped, skipped + whole * self._frames)
             self._real[self._half[clip]].add(self._features(truth[taken]))
             self._decoded.add(self._features(decoded[taken]))
+
+    def part(self, clips: slice) -> MotionDistance:
+        """The distances of some of the clips alone, of which nothing was taken in; for `take`."""
+        alone = copy.copy(self)
+        alone._half = self._half[clips]
+        alone._clear()
+        return alone
+
+    def take(self, part: MotionDistance) -> None:
+        """Take in clips that were a part."""
+        self._real = [mine + theirs for mine, theirs in zip(self._real, part._real, strict=True)]
+        self._decoded = self._decoded + part._decoded
 
     def _features(self, frames: np.ndarray) -> np.ndarray:
         """Of whole seconds, [n, 24]."""

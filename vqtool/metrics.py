@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -206,6 +207,19 @@ class Measures:
         self._counts = np.zeros((len(lengths), len(self.names)), dtype=np.int64)
         self.distance = MotionDistance(len(lengths), fps, mean, scale, moving)
         self._open: dict[int, JointErrors] = {}
+
+    def part(self, clips: slice) -> Measures:
+        """The measures of some of the clips alone, of which nothing was taken in; for `take`."""
+        alone = copy.copy(self)
+        alone._lengths = self._lengths[clips]
+        alone._sums, alone._counts = np.zeros_like(self._sums[clips]), np.zeros_like(self._counts[clips])
+        alone.distance, alone._open = self.distance.part(clips), {}
+        return alone
+
+    def take(self, clips: slice, part: Measures) -> None:
+        """Take in those clips, which were a part."""
+        self._sums[clips], self._counts[clips] = part._sums, part._counts
+        self.distance.take(part.distance)
 
     def add(
         self,

@@ -12,6 +12,7 @@ import typer
 from vqtool.cli.options import (
     Dataset,
     Device,
+    Engine,
     Force,
     Fps,
     Json,
@@ -21,10 +22,11 @@ from vqtool.cli.options import (
     Run,
     Split,
     Threads,
+    WorkerCount,
     error_rows,
     layer_rows,
+    make_workers,
     metered,
-    set_threads,
     show_rows,
 )
 
@@ -52,6 +54,8 @@ def evaluate(
     csv: Annotated[Path | None, typer.Option("--csv", help="Write a line for each clip, worst first.")] = None,
     force: Force = False,
     top: Annotated[int, typer.Option("--top", min=0, help="How many of the worst clips to name.")] = 5,
+    workers: WorkerCount = None,
+    engine: Engine = "local",
     dataset: Dataset = None,
     fps: Fps = None,
     device: Device = "auto",
@@ -86,19 +90,18 @@ def evaluate(
         for clip in chosen:
             clips.check(clip)
         from vqtool.nn.codec import load
-        from vqtool.nn.evaluation import evaluate as measure
+        from vqtool.nn.evaluation import evaluate_layers
 
-        set_threads(threads)
+        team = make_workers(workers, engine, threads, device)
         codec = load(tokenizer, device=device)
         last = codec.model.bottleneck.layers_asked(num_quantizers)
         less = [layers for layers in codec.model.bottleneck.prefixes if layers < last] if by_layers else []
         with metered(frames * (len(less) + 1), "frame", quiet) as meter:
             # Each number of layers is encoded by itself: its codes need not be the first ones of more layers.
-            fewer = [
-                measure(codec, clips, chosen, num_quantizers=layers, measured=True, progress=meter.add)
-                for layers in less
-            ]
-            found = measure(codec, clips, chosen, num_quantizers=num_quantizers, measured=True, progress=meter.add)
+            layers = [*less, num_quantizers]
+            *fewer, found = evaluate_layers(
+                codec, clips, chosen, layers, measured=True, workers=team, progress=meter.add
+            )
         names = [clips.names[clip] for clip in chosen]
         lengths = clips.lengths[chosen].tolist()
         rate = clips.fps / codec.downsample

@@ -82,6 +82,12 @@ def has_bfloat16(device: torch.device) -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
+def use_threads(threads: int) -> None:
+    """In a worker: its share of the CPUs. Only where it changes something: a call ends torch's idle threads."""
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+
+
 class Codec:
     """A trained tokenizer that encodes and decodes arrays and files, in raw units.
 
@@ -326,7 +332,8 @@ class Codec:
         The reconstruction of the last span of a clip is cut to the clip's length. A VAE gives mean and logvar
         [2, n, C] as codes and decodes the mean.
         """
-        for part in self._groups(motion, clips):
+        for first, last in self.groups(motion.lengths[list(clips)]):
+            part = [span for clip in clips[first:last] for span in self._spans(clip, int(motion.lengths[clip]))]
             codes = self.encode_spans(part, motion.read, num_quantizers)
             for span, frames in self.decode_spans(part, self._reader(codes)):
                 yield span, codes[span], frames[: self.num_frames(span)]
@@ -341,15 +348,16 @@ class Codec:
         whole = {clip: np.concatenate(rows) for clip, rows in pieces.items()}
         return lambda clip, start, stop: whole[clip][start:stop]
 
-    def _groups(self, motion: MotionSet, clips: Sequence[int]) -> Iterator[list[Span]]:
-        """All spans of the clips, whole clips together, in lists of about PART_TOKENS token frames."""
-        part: list[Span] = []
-        for clip in clips:
-            part += self._spans(clip, int(motion.lengths[clip]))
-            if sum(span.stop - span.start for span in part) >= PART_TOKENS:
-                yield part
-                part = []
-        yield part
+    def groups(self, lengths: np.ndarray) -> Iterator[tuple[int, int]]:
+        """Ranges first..last of clips of those lengths, of about PART_TOKENS token frames each: whole clips."""
+        first = held = 0
+        for clip, tokens in enumerate((-(-lengths // self.downsample)).tolist(), 1):
+            held += tokens
+            if held >= PART_TOKENS:
+                yield first, clip
+                first, held = clip, 0
+        if first < len(lengths):
+            yield first, len(lengths)
 
 
 def load(run: str | Path | TokenizerFile, *, device: str = "auto", numerics: str = "stable") -> Codec:

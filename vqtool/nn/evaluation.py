@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from vqtool.codebook import entropy, perplexity
 from vqtool.metrics import Measures, foot_joints
 from vqtool.nn.bottlenecks.vae import GaussianBottleneck
-from vqtool.nn.codec import Codec, Progress, Span
+from vqtool.nn.codec import Codec, Progress, Span, use_threads
 from vqtool.store import MotionSet
+from vqtool.workers import Workers
+
+Look = Callable[[Span, np.ndarray, np.ndarray], None]
 
 
 @dataclass
@@ -91,11 +96,92 @@ class _Posterior:
         self.squares += np.square(mean).sum(0)
         self.kl += (np.square(mean) + np.exp(logvar) - 1 - logvar).sum(0) / 2
 
+    def take(self, part: _Posterior) -> None:
+        """Add those of some other rows."""
+        self.count += part.count
+        self.sum += part.sum
+        self.squares += part.squares
+        self.kl += part.kl
+
     def result(self) -> tuple[np.ndarray, np.ndarray]:
         """KL and variance of the mean, [C] each."""
         count = max(1, self.count)
         variance = np.maximum(self.squares / count - np.square(self.sum / count), 0.0)
         return self.kl / count, variance
+
+
+@dataclass
+class _Sums:
+    """What `Evaluation` tells of some clips by the first q layers, not yet divided by anything."""
+
+    clips: Sequence[int]
+    num_quantizers: int | None
+    squared: np.ndarray
+    absolute: np.ndarray
+    counts: list[np.ndarray]
+    measures: Measures | None
+    posterior: _Posterior | None
+    frames: int = 0
+    token_frames: int = 0
+
+    def part(self, rows: slice) -> _Sums:
+        """The sums of a part of the clips, of which nothing was looked at; for `take`."""
+        return _Sums(
+            self.clips[rows],
+            self.num_quantizers,
+            np.zeros_like(self.squared),
+            np.zeros_like(self.absolute),
+            [np.zeros_like(count) for count in self.counts],
+            None if self.measures is None else self.measures.part(rows),
+            None if self.posterior is None else _Posterior(len(self.posterior.sum)),
+        )
+
+    def take(self, rows: slice, part: _Sums) -> None:
+        """Add those of a part of the clips."""
+        self.squared += part.squared
+        self.absolute += part.absolute
+        for count, more in zip(self.counts, part.counts, strict=True):
+            count += more
+        if self.measures is not None and part.measures is not None:
+            self.measures.take(rows, part.measures)
+        if self.posterior is not None and part.posterior is not None:
+            self.posterior.take(part.posterior)
+        self.frames += part.frames
+        self.token_frames += part.token_frames
+
+
+@dataclass
+class EvaluateClips:
+    """The sums of a part of the clips, here or in a worker: see `evaluate`."""
+
+    codec: Codec
+    motion: MotionSet
+    threads: int
+
+    def __call__(self, empty: _Sums, progress: Progress | None = None, look: Look | None = None) -> _Sums:
+        """The sums, of which nothing was looked at, after their clips were encoded, decoded and compared."""
+        use_threads(self.threads)
+        sums = copy.deepcopy(empty)  # Ray's arrays cannot be written to
+        codec, rows = self.codec, {clip: row for row, clip in enumerate(sums.clips)}
+        scale = codec.model.normalizer.scale.double().cpu().numpy()
+        for span, codes, output in codec.reconstruct(self.motion, sums.clips, sums.num_quantizers, progress):
+            start = span.start * codec.downsample
+            truth = self.motion.read(span.clip, start, start + len(output))
+            error = (output - truth) / scale
+            squares, distances = np.square(error, dtype=np.float64).sum(0), np.abs(error, dtype=np.float64).sum(0)
+            sums.squared += squares
+            sums.absolute += distances
+            if sums.measures is not None:
+                sums.measures.add(rows[span.clip], start, truth, output, squares, distances)
+            if look is not None:
+                look(span, codes, output)
+            sums.frames += len(output)
+            sums.token_frames += span.stop - span.start
+            if sums.posterior is not None:
+                sums.posterior.add(codes[0], codes[1])
+            for q, count in enumerate(sums.counts):
+                count += np.bincount(codes[:, q], minlength=len(count))
+        return sums
 
 
 def evaluate(
@@ -106,62 +192,82 @@ def evaluate(
     num_quantizers: int | None = None,
     measured: bool = False,
     progress: Progress | None = None,
-    look: Callable[[Span, np.ndarray, np.ndarray], None] | None = None,
+    look: Look | None = None,
 ) -> Evaluation:
     """Encode and decode those clips (by the first q layers) and compare; every frame counts alike.
 
     `measured`: take the measures of `vqtool.metrics` too, which costs about half as much again. `look` is given what
     `Codec.reconstruct` gives: each span, its codes and its reconstruction.
     """
-    dim, sizes = motion.dim, codec.info.codebook_sizes[: codec.model.bottleneck.layers_asked(num_quantizers)]
+    (found,) = evaluate_layers(codec, motion, clips, [num_quantizers], measured=measured, progress=progress, look=look)
+    return found
+
+
+def evaluate_layers(
+    codec: Codec,
+    motion: MotionSet,
+    clips: Sequence[int],
+    layers: Sequence[int | None],
+    *,
+    measured: bool = False,
+    workers: Workers | None = None,
+    progress: Progress | None = None,
+    look: Look | None = None,
+) -> list[Evaluation]:
+    """`evaluate` by several numbers of layers, by workers if there are any: to the same numbers.
+
+    Sums are those of parts of the clips, added up in the order of the parts, whoever made them.
+    """
     normalizer = codec.model.normalizer
-    scale = normalizer.scale.double().cpu().numpy()
+    mean, scale = (values.double().cpu().numpy() for values in (normalizer.mean, normalizer.scale))
     moving = ~normalizer.constant.cpu().numpy()
-    squared, absolute = np.zeros(dim), np.zeros(dim)
-    counts = [np.zeros(size, dtype=np.int64) for size in sizes]
+    lengths = motion.lengths[list(clips)]
+    bodies = motion.companions.bodies
+    feet = foot_joints(motion.layout, motion.dim, bodies[0] if bodies else None)
     bottleneck = codec.model.bottleneck
-    posterior = _Posterior(bottleneck.dim) if isinstance(bottleneck, GaussianBottleneck) else None
-    measures, rows = None, {clip: row for row, clip in enumerate(clips)}
-    if measured:
-        bodies = motion.companions.bodies
-        measures = Measures(
-            motion.layout,
-            motion.fps,
-            normalizer.mean.double().cpu().numpy(),
-            scale,
-            moving,
-            motion.lengths[list(clips)].tolist(),
-            foot_joints(motion.layout, dim, bodies[0] if bodies else None),
-        )
-    frames = token_frames = 0
-    for span, codes, output in codec.reconstruct(motion, clips, num_quantizers, progress):
-        start = span.start * codec.downsample
-        truth = motion.read(span.clip, start, start + len(output))
-        error = (output - truth) / scale
-        squares, distances = np.square(error, dtype=np.float64).sum(0), np.abs(error, dtype=np.float64).sum(0)
-        squared += squares
-        absolute += distances
-        if measures is not None:
-            measures.add(rows[span.clip], start, truth, output, squares, distances)
-        if look is not None:
-            look(span, codes, output)
-        frames += len(output)
-        token_frames += span.stop - span.start
-        if posterior is not None:
-            posterior.add(codes[0], codes[1])
-        for q, count in enumerate(counts):
-            count += np.bincount(codes[:, q], minlength=len(count))
+    wholes = []
+    for asked in layers:
+        sizes = codec.info.codebook_sizes[: bottleneck.layers_asked(asked)]
+        measures = None
+        if measured:
+            measures = Measures(motion.layout, motion.fps, mean, scale, moving, lengths.tolist(), feet)
+        posterior = _Posterior(bottleneck.dim) if isinstance(bottleneck, GaussianBottleneck) else None
+        counts = [np.zeros(size, dtype=np.int64) for size in sizes]
+        wholes.append(_Sums(clips, asked, np.zeros(motion.dim), np.zeros(motion.dim), counts, measures, posterior))
+    work = EvaluateClips(codec, motion, torch.get_num_threads())
+    plan = [(whole, slice(*rows)) for whole in wholes for rows in codec.groups(lengths)]
+    made: Iterator[_Sums]
+    if workers is None or len(plan) < 2:
+        made = (work(whole.part(rows), progress, look) for whole, rows in plan)
+    else:
+        assert look is None, "spans are not sent back"
+        made = _told(workers.in_order(work, (whole.part(rows) for whole, rows in plan)), progress)
+    for (whole, rows), part in zip(plan, made, strict=True):
+        whole.take(rows, part)
+    return [_divided(whole, scale, moving) for whole in wholes]
+
+
+def _told(parts: Iterable[tuple[_Sums, _Sums]], progress: Progress | None) -> Iterator[_Sums]:
+    """What workers made; its frames count as progress."""
+    for _, part in parts:
+        if progress is not None:
+            progress(part.frames)
+        yield part
+
+
+def _divided(sums: _Sums, scale: np.ndarray, moving: np.ndarray) -> Evaluation:
+    """The means of sums."""
     result = Evaluation(
-        clips=len(clips),
-        frames=frames,
-        token_frames=token_frames,
-        squared=squared / max(1, frames),
-        absolute=absolute / max(1, frames),
+        clips=len(sums.clips),
+        frames=sums.frames,
+        token_frames=sums.token_frames,
+        squared=sums.squared / max(1, sums.frames),
+        absolute=sums.absolute / max(1, sums.frames),
         scale=scale,
         moving=moving,
-        counts=counts,
-        measures=measures,
+        counts=sums.counts,
+        measures=sums.measures,
     )
-    if posterior is not None:
-        result.kl, result.variance = posterior.result()
+    if sums.posterior is not None:
+        result.kl, result.variance = sums.posterior.result()
     return result

@@ -20,7 +20,7 @@ import torch
 import vqtool
 from vqtool.companions import Companions
 from vqtool.errors import UsageError
-from vqtool.nn.codec import Codec, Progress, Span
+from vqtool.nn.codec import Codec, Progress, Span, use_threads
 from vqtool.parts import Parts, keep_parts
 from vqtool.shards import Shard, clip_range
 from vqtool.skeleton import Skeleton
@@ -84,7 +84,7 @@ class EncodeSpans:
 
     def __call__(self, spans: list[Span], progress: Progress | None = None) -> dict[str, np.ndarray]:
         """Codes and decided_again, or mean and logvar, of the spans end to end."""
-        _use_threads(self.threads)
+        use_threads(self.threads)
         codec = self.codec
         codec.decided_again = 0
         rows = codec.encode_spans(spans, self.motion.read, self.num_quantizers, progress)
@@ -134,8 +134,9 @@ def encode_file(
     tokens = int((-(-lengths // codec.downsample)).sum())
     encode = EncodeSpans(codec, motion, num_quantizers, torch.get_num_threads())
     decided_again = 0
+    size = codec.part_tokens(row_bytes)
     key = work | machine | {"clips": clips, "share": [first, last]}
-    with keep_parts(out, key, several=tokens > codec.part_tokens(row_bytes)) as parts, output as writer:
+    with keep_parts(out, key, several=tokens > size) as parts, output as writer:
         plan = _of_clips(codec.parts(motion.lengths[first:last], row_bytes, first), clips, last - first)
         for part in _made(encode, plan, parts, workers, progress):
             decided_again += int(part.pop("decided_again", 0))
@@ -154,12 +155,6 @@ def _changed(codec: Codec, motion: MotionSet, clips: Sequence[int], num_quantize
     both = [one.encode_spans(chosen, motion.read, num_quantizers) for one in (codec, plain)]
     found = [np.concatenate([rows[span] for span in chosen]) if chosen else np.zeros((0, 1)) for rows in both]
     return float((found[0] != found[1]).mean()) if found[0].size else None
-
-
-def _use_threads(threads: int) -> None:
-    """In a worker: its share of the CPUs. Only where it changes something: a call ends torch's idle threads."""
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
 
 
 def _share(
@@ -254,7 +249,7 @@ class DecodeSpans:
 
     def __call__(self, spans: list[Span], progress: Progress | None = None) -> dict[str, np.ndarray]:
         """The frames of the spans end to end."""
-        _use_threads(self.threads)
+        use_threads(self.threads)
         rows = {}
         for span, frames in self.codec.decode_spans(spans, self.read):
             rows[span] = frames[: self.codec.num_frames(span)]
@@ -412,7 +407,8 @@ def _write_motion(
         total_frames=total,
         force=force,
     )
-    several = int((-(-lengths // codec.downsample)).sum()) > codec.part_tokens(row_bytes)
+    size = codec.part_tokens(row_bytes)
+    several = int((-(-lengths // codec.downsample)).sum()) > size
     key = work | machine | {"share": [first, last]}
     with keep_parts(out, key, several=several) as parts, output as writer:
         writer.companions, writer.shard = companions, share
