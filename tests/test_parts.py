@@ -153,6 +153,25 @@ def test_parts_of_other_motion_layers_or_tokenizer_are_not_taken(trained: Traine
     assert found(rvq, write_motion(tmp_path / "other.h5", [301])) == 0
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_parts_of_another_size_are_not_taken(
+    model: str, trained: Trained, motion_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = vqtool.load(trained(model), device="cpu")
+    with pytest.raises(InterruptedRun):
+        encode(codec, motion_path, tmp_path / "t.h5", stop_at=9)
+    monkeypatch.setattr(codec_module, "PART_TOKENS", 60)  # as another version may have it
+    encode(codec, motion_path, tmp_path / "whole.h5")
+    assert encode(codec, motion_path, tmp_path / "t.h5") == 0
+    assert (tmp_path / "t.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+    with pytest.raises(InterruptedRun, match="parts are done"):
+        decode(codec, tmp_path / "t.h5", tmp_path / "out.h5", stop_at=9)
+    monkeypatch.setattr(codec_module, "PART_TOKENS", 20)
+    decode(codec, tmp_path / "t.h5", tmp_path / "whole.back.h5")
+    decode(codec, tmp_path / "t.h5", tmp_path / "out.h5")
+    assert (tmp_path / "out.h5").read_bytes() == (tmp_path / "whole.back.h5").read_bytes()
+
+
 def test_a_short_output_needs_no_parts_and_clears_those_left_by_another(trained: Trained, tmp_path: Path) -> None:
     codec = vqtool.load(trained("rvq"), device="cpu")
     with pytest.raises(InterruptedRun):

@@ -35,7 +35,7 @@ NUMERICS = ("stable", "fast", "bfloat16", "float64")
 CHUNK_TOKENS = 1024  # longest span
 BATCH_FRAMES = 2048  # frames of a batch for each thread, padding included: what a layer makes of them fits in its cache
 GPU_THREADS = 32  # as many times as much fills a GPU (not measured)
-PART_TOKENS = 65536  # token frames held in memory before they are written,
+PART_TOKENS = 32768  # token frames held in memory before they are written,
 PART_BYTES = 32 << 20  # or fewer where they are wide
 # A float32 encoder moves a latent towards another code by this share of the latent's norm at most. Measured
 # (docs/log.md): 3e-8 in the median, 2e-7 at most.

@@ -135,7 +135,7 @@ def encode_file(
     encode = EncodeSpans(codec, motion, num_quantizers, torch.get_num_threads())
     decided_again = 0
     size = codec.part_tokens(row_bytes)
-    key = work | machine | {"clips": clips, "share": [first, last]}
+    key = work | machine | {"clips": clips, "share": [first, last], "part_tokens": size}
     with keep_parts(out, key, several=tokens > size) as parts, output as writer:
         plan = _of_clips(codec.parts(motion.lengths[first:last], row_bytes, first), clips, last - first)
         for part in _made(encode, plan, parts, workers, progress):
@@ -409,7 +409,7 @@ def _write_motion(
     )
     size = codec.part_tokens(row_bytes)
     several = int((-(-lengths // codec.downsample)).sum()) > size
-    key = work | machine | {"share": [first, last]}
+    key = work | machine | {"share": [first, last], "part_tokens": size}
     with keep_parts(out, key, several=several) as parts, output as writer:
         writer.companions, writer.shard = companions, share
         decode = DecodeSpans(codec, read, torch.get_num_threads())
