@@ -13,8 +13,10 @@ import torch
 
 from vqtool.codebook import entropy, perplexity
 from vqtool.metrics import Measures, foot_joints
+from vqtool.nn import distributed
 from vqtool.nn.bottlenecks.vae import GaussianBottleneck
 from vqtool.nn.codec import Codec, Progress, Span, use_threads
+from vqtool.ranks import share
 from vqtool.store import MotionSet
 from vqtool.workers import Workers
 
@@ -149,6 +151,17 @@ class _Sums:
         self.frames += part.frames
         self.token_frames += part.token_frames
 
+    def over_ranks(self, device: torch.device) -> None:
+        """Become the sums over all ranks of a training; not the measures."""
+        posterior = self.posterior or _Posterior(0)
+        counted = np.array([self.frames, self.token_frames, posterior.count], dtype=np.float64)
+        own = [self.squared, self.absolute, posterior.sum, posterior.squares, posterior.kl, counted]
+        own += [count.astype(np.float64) for count in self.counts]
+        totals = [total.cpu().numpy() for total in distributed.total([torch.from_numpy(one).to(device) for one in own])]
+        self.squared, self.absolute, posterior.sum, posterior.squares, posterior.kl, counted = totals[:6]
+        self.frames, self.token_frames, posterior.count = (int(number) for number in counted)
+        self.counts = [count.astype(np.int64) for count in totals[6:]]
+
 
 @dataclass
 class EvaluateClips:
@@ -191,16 +204,18 @@ def evaluate(
     *,
     num_quantizers: int | None = None,
     measured: bool = False,
+    shared: bool = False,
     progress: Progress | None = None,
     look: Look | None = None,
 ) -> Evaluation:
     """Encode and decode those clips (by the first q layers) and compare; every frame counts alike.
 
-    `measured`: take the measures of `vqtool.metrics` too, which costs about half as much again. `look` is given what
-    `Codec.reconstruct` gives: each span, its codes and its reconstruction.
+    `measured`: take the measures of `vqtool.metrics` too, which costs about half as much again. `shared`: every rank of
+    a training calls it, and takes a share of the clips. `look` is given what `Codec.reconstruct` gives: each span, its
+    codes and its reconstruction.
     """
-    (found,) = evaluate_layers(codec, motion, clips, [num_quantizers], measured=measured, progress=progress, look=look)
-    return found
+    options: dict[str, Any] = {"measured": measured, "shared": shared, "progress": progress, "look": look}
+    return evaluate_layers(codec, motion, clips, [num_quantizers], **options)[0]
 
 
 def evaluate_layers(
@@ -210,14 +225,21 @@ def evaluate_layers(
     layers: Sequence[int | None],
     *,
     measured: bool = False,
+    shared: bool = False,
     workers: Workers | None = None,
     progress: Progress | None = None,
     look: Look | None = None,
 ) -> list[Evaluation]:
     """`evaluate` by several numbers of layers, by workers if there are any: to the same numbers.
 
-    Sums are those of parts of the clips, added up in the order of the parts, whoever made them.
+    Sums are those of parts of the clips, added up in the order of the parts, whoever made them. Where they are `shared`
+    by ranks, that order is another, and there are no measures.
     """
+    assert not (shared and (measured or workers or look))
+    every = len(clips)
+    if shared:
+        own = share(every, distributed.rank(), distributed.count())
+        clips = clips[own.start : own.stop]
     normalizer = codec.model.normalizer
     mean, scale = (values.double().cpu().numpy() for values in (normalizer.mean, normalizer.scale))
     moving = ~normalizer.constant.cpu().numpy()
@@ -244,7 +266,10 @@ def evaluate_layers(
         made = _told(workers.in_order(work, (whole.part(rows) for whole, rows in plan)), progress)
     for (whole, rows), part in zip(plan, made, strict=True):
         whole.take(rows, part)
-    return [_divided(whole, scale, moving) for whole in wholes]
+    if shared:
+        for whole in wholes:
+            whole.over_ranks(codec.device)
+    return [_divided(whole, every, scale, moving) for whole in wholes]
 
 
 def _told(parts: Iterable[tuple[_Sums, _Sums]], progress: Progress | None) -> Iterator[_Sums]:
@@ -255,10 +280,10 @@ def _told(parts: Iterable[tuple[_Sums, _Sums]], progress: Progress | None) -> It
         yield part
 
 
-def _divided(sums: _Sums, scale: np.ndarray, moving: np.ndarray) -> Evaluation:
-    """The means of sums."""
+def _divided(sums: _Sums, clips: int, scale: np.ndarray, moving: np.ndarray) -> Evaluation:
+    """The means of sums over so many clips."""
     result = Evaluation(
-        clips=len(sums.clips),
+        clips=clips,
         frames=sums.frames,
         token_frames=sums.token_frames,
         squared=sums.squared / max(1, sums.frames),

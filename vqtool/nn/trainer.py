@@ -336,7 +336,7 @@ class _Training:
         """Errors and usage over the whole validation set, with the weights that would be saved now."""
         averaged = copy.deepcopy(self._averaged) if self._averaged is self.learner.model else self._averaged
         codec = Codec(averaged, self._tokenizer(), device=str(self.device), numerics="fast")
-        found = evaluate(codec, self.motion, self.split.val)
+        found = evaluate(codec, self.motion, self.split.val, shared=distributed.count() > 1)
         record: dict[str, Any] = {"split": "val", "nmse": found.nmse, "nmae": found.nmae}
         if found.counts:
             record["usage"] = [float(np.mean(counts > 0)) for counts in found.counts]
