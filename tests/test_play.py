@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,25 @@ def test_what_is_beside_it_is_seen_in_the_same_view(way: float) -> None:
     seen = camera.project(figure(way).pose(20), 20), other.project(figure(0.8 * way).pose(20), 20)
     assert seen[0][:, 1] == pytest.approx(seen[1][:, 1], abs=8)  # as high in the picture
     assert (abs(seen[0][0, 0] - seen[1][0, 0]) < 2) == (way > 1)  # followed each by its own, else where it strayed to
+
+
+@pytest.mark.parametrize("way", [0.5, 4.0])
+def test_a_jump_beside_a_walk_stays_in_the_picture(way: float) -> None:
+    jump = figure(way)
+    jump.positions[15:25, :, 1] += 0.3
+    camera = Camera([figure(way)], 30, 400, 300, beside=[jump])
+    assert camera.of(jump, 30).project(jump.pose(20), 20)[:, 1].min() > 0
+
+
+def test_the_second_clip_bears_the_name_of_its_file_and_a_distance_where_it_is_as_long(tmp_path: Path) -> None:
+    one, other = motion_file(tmp_path / "m.h5"), motion_file(tmp_path / "d.h5", noise=0.02)
+    with MotionSet([one]) as motion, MotionSet([other]) as decoded:
+        panels = make_panels(motion, decoded, ["walk0"], ":", overlay=False, curves=False)
+        assert [panel.title for panel in panels] == ["walk0", "d.h5"]
+        short = replace(panels[1], shots=(replace(panels[1].shots[0], frames=panels[1].shots[0].frames[:30]),))
+        drawn = [Stage([panels[0], panel], 30, 240, 240).panel(1, 3) for panel in (panels[1], short)]
+    corner = (120, 200, 240, 240)
+    assert np.asarray(drawn[0].crop(corner)).min() < np.asarray(drawn[1].crop(corner)).min()
 
 
 def test_decoded_motion_begins_where_the_original_does(tmp_path: Path) -> None:

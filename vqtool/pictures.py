@@ -90,7 +90,8 @@ def make_panels(
         elif overlay or shot.figure is None:
             panels.append(Panel(name, (shot, other), (0, 1), beside=shot))
         else:
-            panels += [Panel(name, (shot,), (0,)), Panel("decoded", (other,), (1,), beside=shot)]
+            assert against is not None
+            panels += [Panel(name, (shot,), (0,)), Panel(against.paths[0].name, (other,), (1,), beside=shot)]
     return panels
 
 
@@ -255,7 +256,8 @@ class Stage:
         at = min(frame, last)
         words: list[tuple[str, tuple[int, ...]]] = []
         decoded, original = panel.shots[-1].figure, None if panel.beside is None else panel.beside.figure
-        if decoded is not None and original is not None:
+        same_frames = panel.beside is not None and len(panel.beside.frames) == len(panel.shots[-1].frames)
+        if decoded is not None and original is not None and same_frames:  # of an edited clip it would say nothing
             words.append((f"joints {apart_mm(original, decoded, at):.0f} mm", PALE))
         if not alone:
             words += [("original", COLOURS[0][0]), ("decoded", COLOURS[1][0])]

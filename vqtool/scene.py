@@ -176,7 +176,8 @@ class Camera:
         self._axes = np.stack([side, cos * up + sin * ahead, cos * ahead - sin * up], axis=1)  # right, up, away
         self._distance = 6.0 * self.body
         self._scale, self._centre = 1.0, np.zeros(2)
-        self._fit(figures if self.follows else [*figures, *beside], width, height)
+        views = [(self, figure) for figure in figures] + [(self.of(figure, fps), figure) for figure in beside]
+        self._fit([camera._seen(figure) for camera, figure in views], width, height)
 
     def of(self, figure: Figure, fps: float) -> Camera:
         """The same view of another figure, in a panel beside: it follows that one, where this one follows its own."""
@@ -194,12 +195,12 @@ class Camera:
             return 0.0
         return float(np.arctan2(way[0], way[2]))
 
-    def _fit(self, figures: Sequence[Figure], width: int, height: int) -> None:
+    def _seen(self, figure: Figure) -> np.ndarray:
+        """Where its joints are in the picture, in all frames."""
+        return np.concatenate([self.project(pose, frame)[:, :2] for frame, pose in enumerate(figure.positions)])
+
+    def _fit(self, seen: Sequence[np.ndarray], width: int, height: int) -> None:
         """Set scale and centre so that all frames are in the picture, but for where a second figure strays far."""
-        seen = [
-            np.concatenate([self.project(pose, frame)[:, :2] for frame, pose in enumerate(one.positions)])
-            for one in figures
-        ]
         room = 0.35 * np.ptp(seen[0], axis=0)
         low = np.maximum(np.min([one.min(axis=0) for one in seen], axis=0), seen[0].min(axis=0) - room)
         high = np.minimum(np.max([one.max(axis=0) for one in seen], axis=0), seen[0].max(axis=0) + room)
