@@ -186,6 +186,7 @@ class _Training:
         self.device = pick_device(device)
         self.split = split_clips(motion, config.data.val_fraction, config.data.seed)
         stats = self._read_through()
+        self.learner = Learner(config, motion, self.split.train, stats, self.device)
         self.warnings: list[str] = []
         if stats.constant.all():
             raise DataError("no column moves; there is nothing to learn", file=motion.paths[0])
@@ -193,7 +194,6 @@ class _Training:
             still = runs(np.flatnonzero(stats.constant).tolist())
             columns = ", ".join(f"{first}-{stop - 1}" if stop > first + 1 else f"{first}" for first, stop in still)
             self._warn(f"constant columns (kept, restored exactly, not trained on): {columns}")
-        self.learner = Learner(config, motion, self.split.train, stats, self.device)
         if empty := self.learner.sampler.empty:
             self._warn(f"{empty} clips without frames were left out of training")
         if idle := self.learner.loss.idle:
