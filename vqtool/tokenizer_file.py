@@ -134,9 +134,9 @@ class TokenizerFile:
 
 
 def _update(digest: Any, name: str, value: np.ndarray) -> None:
-    value = np.asarray(value)
+    value = np.asarray(value, order="C")
     digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
-    digest.update(value.tobytes())
+    digest.update(value.data)
 
 
 def file_digest(tensors: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> str:
