@@ -82,10 +82,10 @@ def held_out(path: Path) -> Iterator[Path]:
         yield copy
 
 
-def config_of(name: str, steps: int) -> Config:
+def config_of(name: str, steps: int, seed: int = 0) -> Config:
     """The settings of a model for that many steps; a recipe's rise of the learning rate is cut to a tenth of them."""
     theirs = {"train.batch_size": 64, "train.lr_warmup": steps // 10} if name in THEIRS else {}
-    common = {"train.steps": steps, "train.eval_every": 10**9, "train.checkpoint_every": 10**9}
+    common = {"train.steps": steps, "train.seed": seed, "train.eval_every": 10**9, "train.checkpoint_every": 10**9}
     return build_config(MODELS[name], theirs, common)
 
 
@@ -125,13 +125,20 @@ def row_of(found: Evaluation) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The results as a table in Markdown."""
-    head = ["data", "budget", "model", "steps", "core min", "nMSE", "pose", "root-aligned", "path", "velocity"]
-    lines = [[*head, "usage", "perplexity"], ["---"] * 12]
+    head = ["data", "budget", "model", "seed", "steps", "core min", "nMSE", "pose", "root-aligned", "path", "velocity"]
+    lines = [[*head, "usage", "perplexity"], ["---"] * 13]
     for row in rows:
         usage = ", ".join(f"{share:.1%}" for share in row["usage"])
         used = ", ".join(f"{value:.0f}" for value in row["perplexity"])
         measures = [f"{row[name]:.1f}" for name in MEASURES]
-        cells = [row["data"], row["budget"], row["model"], f"{row['steps']:,}", f"{row['core_seconds'] / 60:.1f}"]
+        cells = [
+            row["data"],
+            row["budget"],
+            row["model"],
+            str(row.get("seed", 0)),
+            f"{row['steps']:,}",
+            f"{row['core_seconds'] / 60:.1f}",
+        ]
         lines.append([*cells, f"{row['nmse']:.4f}", *measures, usage, used])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
@@ -143,6 +150,7 @@ def main() -> None:
     parser.add_argument("--core-minutes", type=float)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--only", nargs="+", choices=MODELS, default=["vq", "t2m-gpt", "rvq", "momask"])
+    parser.add_argument("--seed", type=int, default=0, help="of weights, windows and codebooks")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     asked = parser.parse_args()
     if (asked.core_minutes is None) == (asked.steps is None):
@@ -154,12 +162,14 @@ def main() -> None:
     with held_out(asked.motion) as path, MotionSet([path]) as motion:
         for name in asked.only:
             done = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-            if any((row["model"], row["budget"], row["data"]) == (name, budget, path.stem) for row in done):
+            this = (name, budget, path.stem, asked.seed)
+            if any((row["model"], row["budget"], row["data"], row.get("seed", 0)) == this for row in done):
                 continue
             steps = asked.steps or steps_for(name, motion, asked.output, 60 * asked.core_minutes)
             print(f"{name}: {steps} steps", flush=True)
-            found, seconds = trained(config_of(name, steps), motion, asked.output, name)
-            row = {"model": name, "data": path.stem, "budget": budget, "steps": steps, "core_seconds": round(seconds)}
+            found, seconds = trained(config_of(name, steps, asked.seed), motion, asked.output, name)
+            row = {"model": name, "data": path.stem, "budget": budget, "seed": asked.seed, "steps": steps}
+            row["core_seconds"] = round(seconds)
             with results.open("a") as file:
                 file.write(json.dumps(row | row_of(found)) + "\n")
     print(table([json.loads(line) for line in results.read_text().splitlines()]))
