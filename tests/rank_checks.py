@@ -8,19 +8,20 @@ whose name begins with check_; what it raises becomes FOLDER/rank0.json, {name: 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import Silent, small_config
+from conftest import Silent, small_config, write_motion
 from torch import Tensor
 
-from vqtool.errors import MismatchError
+from vqtool.errors import MismatchError, UsageError, VqtoolError
 from vqtool.nn import distributed, learner
 from vqtool.nn.bottlenecks import build_bottleneck
 from vqtool.nn.bottlenecks.base import Draws
@@ -126,12 +127,35 @@ def check_other_models_train(folder: Path) -> None:
 
 
 def check_ranks_of_other_settings_are_refused(folder: Path) -> None:
-    try:
+    with refused(MismatchError, "rank 1 was started with other settings or motion than rank 0"):
         run(folder, "mixed", train__seed=distributed.rank())
-    except MismatchError as error:
-        assert "rank 1 was started with other settings or motion than rank 0" in str(error), error
+
+
+def check_ranks_of_other_motion_are_refused(folder: Path) -> None:
+    other = write_motion(folder / "wider.h5", [60, 80], dim=9) if distributed.rank() else folder / "motion.h5"
+    with MotionSet([other]) as motion, refused(MismatchError, "rank 1 was started with other settings or motion"):
+        train(small_config("rvq"), motion, folder / "mixed", Silent(), device="cpu")
+
+
+def check_a_checkpoint_that_one_rank_does_not_see_is_refused(folder: Path) -> None:
+    with refused(MismatchError, "some ranks see other checkpoints than others"):
+        run(folder, "nowhere" if distributed.rank() else "half", resume=True)
+
+
+def check_a_batch_that_leaves_a_rank_without_a_window_is_refused(folder: Path) -> None:
+    with refused(UsageError, "leaves some without a window; set it to 6 at least"):
+        run(folder, "few", train__batch_size=5, train__accumulate=3)
+
+
+@contextlib.contextmanager
+def refused(kind: type[VqtoolError], what: str) -> Iterator[None]:
+    """AssertionError where nothing is refused, or for another reason."""
+    try:
+        yield
+    except kind as error:
+        assert what in str(error), error
     else:
-        raise AssertionError("two ranks with two seeds trained together")
+        raise AssertionError(f"no {kind.__name__}")
 
 
 def main(folder: Path) -> None:

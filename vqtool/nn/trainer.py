@@ -30,6 +30,7 @@ from vqtool.errors import (
     OutputError,
     ResumeError,
     StorageError,
+    UsageError,
 )
 from vqtool.motion import runs
 from vqtool.nn import distributed
@@ -154,6 +155,10 @@ def train(
     Every rank of a process group of torch.distributed calls it with the same arguments; see `vqtool.nn.distributed`.
     """
     config = _written_out(with_parts(config, motion))
+    parts = config.train.accumulate * distributed.count()
+    if parts > config.train.batch_size:
+        what = f"train.batch_size {config.train.batch_size} is of all ranks together and leaves some without a window"
+        raise UsageError(f"{what}; set it to {parts} at least")
     if distributed.rank() > 0:  # it writes nothing
         training = _Training(config, motion, run, report, device)
         distributed.wait()
@@ -185,6 +190,7 @@ class _Training:
         self.config, self.motion, self.run, self.report = config, motion, run, report
         self.device = pick_device(device)
         self.split = split_clips(motion, config.data.val_fraction, config.data.seed)
+        self.step = 0
         stats = self._read_through()
         self.learner = Learner(config, motion, self.split.train, stats, self.device)
         self.warnings: list[str] = []
@@ -199,7 +205,6 @@ class _Training:
         if idle := self.learner.loss.idle:
             names = " and ".join(f"loss.{name}" for name in idle)
             self._warn(f"{names} has no part: layout {motion.layout} does not say where joints are")
-        self.step = 0
         self.evaluated = 0  # the last step whose evaluation is in metrics.jsonl
 
     def _read_through(self) -> ColumnStats:
@@ -208,6 +213,7 @@ class _Training:
         told = [motion.names, motion.lengths.tolist(), motion.fps, motion.layout, split.train, split.val]
         digest = hashlib.sha256(json.dumps(told).encode())
         self.seen = digest.digest() + to_toml(self.config).encode()
+        self._agree()  # else what follows has other shapes on each rank
         only_val = sorted(set(split.val) - set(split.train))
         rank, ranks = distributed.rank(), distributed.count()
         motion.verify(share(len(motion), rank, ranks))
@@ -302,12 +308,12 @@ class _Training:
         """What rank 0 says: it alone knows the run folder."""
         return distributed.highest(values if distributed.rank() == 0 else [0] * len(values), self.device)
 
-    def _agree(self, module: nn.Module) -> None:
+    def _agree(self, module: nn.Module | None = None) -> None:
         """MismatchError where a rank has not the settings, clips, step and state of rank 0, bit for bit."""
         if distributed.count() == 1:
             return
         digest = hashlib.sha256(self.seen + str(self.step).encode())
-        for tensor in module.state_dict().values():
+        for tensor in module.state_dict().values() if module is not None else ():
             digest.update(tensor.cpu().numpy().tobytes())
         if ranks := distributed.differing(digest.digest(), self.device):
             what = "was started with other settings or motion than rank 0; give all ranks the same command and files"
@@ -392,6 +398,10 @@ class _Training:
         """Go on from the newest checkpoint, if there is one, and forget what was logged after it."""
         found = newest_checkpoint(self.run / "checkpoints", device=self.device.type)
         metrics = self.run / METRICS
+        own = -1 if found is None else found[0]
+        if distributed.highest([own, -own], self.device) != [own, -own]:
+            what = "some ranks see other checkpoints than others; all need the run folder, on a disk that they share"
+            raise MismatchError(what, file=self.run)
         if found is not None:
             self.step, state, warnings = found
             for warning in warnings:
