@@ -13,12 +13,15 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
-from conftest import Silent, small_config, write_motion
+import torch
+from conftest import Run, Silent, small_config, waves, write_motion
 from test_trainer import stop_training
 
 from vqtool.errors import UsageError
+from vqtool.nn import distributed
 from vqtool.nn.checkpoint import list_checkpoints, newest_checkpoint
 from vqtool.nn.trainer import train
 from vqtool.ranks import launched, share
@@ -57,7 +60,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train(small_config("rvq"), clips, folder / "whole", Silent(), device="cpu")
     stop_training(motion, folder / "half", step=20)
     with started([str(HERE / "rank_checks.py"), str(folder)]) as ranks:
-        outputs = [rank.communicate(timeout=120)[1] for rank in ranks]
+        outputs = [rank.communicate(timeout=300)[1] for rank in ranks]
         assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(outputs)
     return folder
 
@@ -104,6 +107,44 @@ def test_a_rank_that_is_killed_ends_the_others_and_leaves_a_whole_checkpoint(tmp
     assert ranks[0].returncode == 74
     assert "rank 0 of 2: another rank ended or cannot be reached" in told.splitlines()[-1]
     assert newest_checkpoint(run / "checkpoints") is not None
+
+
+def test_what_one_rank_alone_meets_ends_the_others_too(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "motion.hdf5", "w") as file:
+        for number in range(4):
+            file[f"clip_{number}"] = waves(50, 5, seed=number)
+        file["clip_3"][7, 2] = np.nan
+    run = ["-o", str(tmp_path / "run"), "--fps", "30"]
+    with started(["-m", "vqtool", "train", str(tmp_path / "motion.hdf5"), *run]) as ranks:
+        outputs = [rank.communicate(timeout=60)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [74, 65], outputs
+    assert "clip clip_3 frame 7: rank 1 of 2: column 2 is nan" in outputs[1]
+
+
+def test_rank_0_alone_shows_what_would_be_trained(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    motion = write_motion(tmp_path / "motion.h5", LENGTHS)
+    for rank in range(2):
+        for name, value in {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1"}.items():
+            monkeypatch.setenv(name, value)
+        assert ("parameters" in run("train", motion, "-o", "run", "--dry-run")[1]) == (rank == 0)
+
+
+def test_a_rank_takes_its_own_gpu_or_says_that_there_are_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert distributed.local_device("cuda") == "cuda"
+    told = {"RANK": "3", "WORLD_SIZE": "4", "MASTER_ADDR": "there", "MASTER_PORT": "1", "LOCAL_RANK": "1"}
+    for name, value in (told | {"LOCAL_WORLD_SIZE": "2"}).items():
+        monkeypatch.setenv(name, value)
+    assert [distributed.local_device(name) for name in ("auto", "cuda", "cpu", "cuda:0")] == [
+        "cuda:1",
+        "cuda:1",
+        "cpu",
+        "cuda:0",
+    ]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with pytest.raises(UsageError, match="has 2 GPUs for 4 ranks; start it with torchrun --nproc-per-node 2, or add"):
+        distributed.local_device("auto")
 
 
 def wait_for_a_checkpoint(run: Path, ranks: list[subprocess.Popen[str]]) -> None:

@@ -91,22 +91,26 @@ def train(
         {key: value for key, value in given.items() if value is not None},
     ]
     settings = build_config(*layers)
+    rank, ranks = launched()
     with MotionSet(motion, dataset=settings.data.dataset, fps=settings.data.fps) as clips:
         if dry_run:
-            _show_plan(settings, clips, as_json)
+            if rank == 0:
+                _show_plan(settings, clips, as_json)
             return
 
-        rank, ranks = launched()
-        clips.usable(clips=share(len(clips), rank, ranks))  # before torch, which takes seconds to come
+        if ranks == 1:
+            clips.usable()  # before torch, which takes seconds to come
         from vqtool.nn import distributed
         from vqtool.nn.codec import pick_device
         from vqtool.nn.trackers import make_trackers
         from vqtool.nn.trainer import train as run_training
 
         set_threads(threads)
-        where = distributed.local_device(pick_device(device))
-        trackers = {} if rank else make_trackers(log_to or [], output, settings, resume=resume)
-        with distributed.joined(where):
+        where = pick_device(distributed.local_device(device))
+        with distributed.joined(where):  # before what one rank alone can fail at: the others would wait for it
+            if ranks > 1:
+                clips.usable(clips=share(len(clips), rank, ranks))
+            trackers = {} if rank else make_trackers(log_to or [], output, settings, resume=resume)
             report = _Report(settings, output, trackers, quiet, silent=rank > 0)
             try:
                 done = run_training(settings, clips, output, report, resume=resume, force=force, device=str(where))

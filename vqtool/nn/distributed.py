@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vqtool.errors import StorageError, VqtoolError
+from vqtool.errors import StorageError, UsageError, VqtoolError
 from vqtool.ranks import launched
 
 PATIENCE = timedelta(hours=1)  # rank 0 alone hashes the motion and fits codebooks, while the others wait
@@ -41,9 +41,12 @@ def joined(device: torch.device) -> Iterator[None]:
         yield
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # of collectives without tensors, as `wait`
     try:
         dist.init_process_group(backend, timeout=PATIENCE, rank=number, world_size=ranks)
         yield
+        dist.destroy_process_group()  # not after an error, where NCCL would wait for ranks that do not come
     except VqtoolError as error:
         error.what = f"rank {number} of {ranks}: {error.what}"
         raise
@@ -53,17 +56,20 @@ def joined(device: torch.device) -> Iterator[None]:
         reason = str(error).splitlines()[0].rpartition("] ")[2].partition(". ")[0]
         what = f"rank {number} of {ranks}: another rank ended or cannot be reached ({reason})"
         raise StorageError(f"{what}; what it or torchrun said tells why; go on with --resume") from error
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
 
 
-def local_device(device: torch.device) -> torch.device:
-    """The GPU of this rank where the ranks of a machine have one each; another device as it is."""
-    if device.type == "cuda" and device.index is None and launched()[1] > 1:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(device)
-    return device
+def local_device(name: str) -> str:
+    """What `pick_device` is asked for: the GPU of this rank, where torchrun started several and GPUs may be taken.
+
+    Raises UsageError, on all ranks of a machine, where it has fewer GPUs than ranks.
+    """
+    if launched()[1] == 1 or name not in ("auto", "cuda") or not torch.cuda.is_available():
+        return name
+    ranks, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if ranks > gpus:
+        what = f"this machine has {gpus} GPUs for {ranks} ranks"
+        raise UsageError(f"{what}; start it with torchrun --nproc-per-node {gpus}, or add --device cpu")
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
 def total(tensors: Sequence[Tensor]) -> list[Tensor]:
