@@ -316,7 +316,7 @@ class _Training:
         for tensor in module.state_dict().values() if module is not None else ():
             digest.update(tensor.cpu().numpy().tobytes())
         if ranks := distributed.differing(digest.digest(), self.device):
-            what = "was started with other settings or motion than rank 0; give all ranks the same command and files"
+            what = "was started with other settings or motion than rank 0; give all the same command, files and RUN"
             if self.step > 0:
                 what = f"has not the weights or codebooks of rank 0 after step {self.step}; go on with --resume"
             raise MismatchError(f"rank {' and '.join(map(str, ranks))} {what}", file=self.run)
