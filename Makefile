@@ -1,4 +1,4 @@
-# make demo   install into .venv and go from motion to tokens and back on sample_data (about three minutes)
+# make demo   install into .venv and go from motion to tokens and back on sample_data (some four minutes)
 # make test   install the test extra into .venv and run ruff, mypy and pytest
 # make docs   install the docs extra into .venv and build README and docs/ into site/ (a broken link ends it)
 # PYTHON=python3.12 make demo   with another Python (3.11 or newer)
@@ -19,8 +19,9 @@ demo: $(VENV)/demo.installed
 	@echo
 	@echo "What came back of clips that training never saw:"
 	$(BIN)/vqtool evaluate demo/run sample_data/wrist_imu.h5 --split test
+	$(BIN)/vqtool report demo/run sample_data/wrist_imu.h5 --split test -o demo/report.html
 	@echo
-	@echo "The files are in demo/. Your own motion: $(BIN)/vqtool train YOUR.h5 -o runs/mine"
+	@echo "Look at demo/report.html. The files are in demo/. Your own motion: $(BIN)/vqtool train YOUR.h5 -o runs/mine"
 
 test: $(VENV)/test.installed
 	$(BIN)/ruff check .

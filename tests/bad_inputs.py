@@ -540,7 +540,7 @@ def names_of(count: int, name: str) -> np.ndarray:
 SAFE_HEADER = b'{"__metadata__":{"vqtool":"{}"}}'
 ROWS = "0 90 0 0 0 0 0 0 0\n0 90 0 90 0 0 0 0 0\n"
 STATS_FPS = "stats bad.h5 --fps 30"
-UNREADABLE = r"bad.h5: is not a readable HDF5 file \(damaged, cut off, or another format\)"
+UNREADABLE = r"bad.h5: is not a readable HDF5 file \(damaged, cut off, or another format, as vqtool import reads\)"
 IMPORT = "import bad.npy -o out.h5 --fps 30"
 
 # fmt: off
@@ -613,7 +613,7 @@ COMMAND_LINES = [
     Case("a name that is missing, of 5000 letters", f"stats {FULL_NAME}", nothing, 74, r"n+: cannot be read \(File name too long\)"),
     Case("a name that is missing, with escapes", "stats 'a\x1b[31m\nb.h5'", nothing, 66, r"a\\x1b\[31m\\nb.h5: no such file"),
     Case("a name that is missing, not of UTF-8", "stats 'a\udcff\u202eb.h5'", nothing, 66, r"a\\udcff\\u202eb.h5: no such file"),
-    Case("an empty name", "stats ''", nothing, 65, r".: is a folder; name an HDF5 file"),
+    Case("an empty name", "stats ''", nothing, 65, r".: is a folder; name an HDF5 file \(vqtool import makes one of BVH and others\)"),
     Case("import of an empty name", "import '' -o out.h5", nothing, 2, r"a source without a name; name a file or folder \(. is this one\)"),
 ]
 
@@ -672,9 +672,9 @@ PLACES = [
     Case("a folder of nothing known", "import in -o out.h5", within("in", file("readme.txt", "hi")), 66, r"in: holds nothing to import: no file ends in .bvh, .qbvh, .npz, .npy, .csv, .tsv, .h5, .hdf5, .hdf, .he5"),
     Case("several formats", "import in -o out.h5", within("in", both(bvh(), file("a.csv", "1,2\n"))), 2, r"in: found files of several formats \(1 csv, 1 bvh\); choose with --format csv"),
     Case("names that clash", "import in -o out.h5 --format bvh", within("in", both(bvh(name="a.bvh"), bvh(name="a.qbvh"))), 2, r"in/a.qbvh: and in/a.bvh would both be called 'a'; rename one"),
-    Case("a folder as motion", "stats in", folder("in"), 65, r"in: is a folder; name an HDF5 file"),
+    Case("a folder as motion", "stats in", folder("in"), 65, r"in: is a folder; name an HDF5 file \(vqtool import makes one of BVH and others\)"),
     Case("a folder as BVH", "import in.bvh -o out.h5 --format bvh", folder("in.bvh"), 66, r"in.bvh: holds nothing to import: no file ends in .bvh, .qbvh"),
-    Case("a folder as tokens", "decode RUN in -o out.h5", folder("in"), 65, r"in: is a folder; name an HDF5 file"),
+    Case("a folder as tokens", "decode RUN in -o out.h5", folder("in"), 65, r"in: is a folder; name an HDF5 file \(vqtool import makes one of BVH and others\)"),
     Case("a folder as run", "encode in MOTION -o out.h5", folder("in"), 66, r"in: holds no tokenizer.safetensors; name a run folder that vqtool train wrote"),
     Case("a folder as config", "train MOTION -o run --config in", folder("in"), 74, r"in: cannot be read; it is a folder"),
     Case("a folder as skeleton", "import a.npz -o out.h5 --skeleton in", folder("in"), 65, r"in: is a folder; name a file"),
@@ -1134,7 +1134,7 @@ MOTION = [
     Case("latents as motion", "encode RUN LATENTS -o out.h5", nothing, 65, r".*latents.h5: is a vqtool.latents file; motion was expected"),
     Case("tokens to import", "import TOKENS -o out.h5", nothing, 65, r".*tokens.h5: is a vqtool.tokens file already; make motion of it with vqtool decode"),
     Case("a tokenizer as motion", "stats bad.h5", changed("bad.h5", "RUN", lambda data: data), 65, UNREADABLE),
-    Case("a run as motion", "stats RUN", nothing, 65, r".*rvq: is a folder; name an HDF5 file"),
+    Case("a run as motion", "stats RUN", nothing, 65, r".*rvq: is a folder; name an HDF5 file \(vqtool import makes one of BVH and others\)"),
 ]
 
 
@@ -1165,9 +1165,9 @@ TOKENS = [
     Case("text as tokens to inspect", "inspect-codebook bad.h5", file("bad.h5", "once upon a time"), 65, r"bad.h5: is neither a run nor a tokens.h5 or latents.h5; name one of these"),
     Case("motion to decode", "decode RUN MOTION -o out.h5", nothing, 65, r".*motion.h5: is a vqtool.motion file; a vqtool.tokens file was expected"),
     Case("motion to inspect", "inspect-codebook MOTION", nothing, 65, r".*motion.h5: is an HDF5 file without tokens; make them with `vqtool encode RUN MOTION -o tokens.h5`"),
-    Case("a run to decode", "decode RUN RUN -o out.h5", nothing, 65, r".*rvq: is a folder; name an HDF5 file"),
+    Case("a run to decode", "decode RUN RUN -o out.h5", nothing, 65, r".*rvq: is a folder; name an HDF5 file \(vqtool import makes one of BVH and others\)"),
     Case("other HDF5 to decode", "decode RUN bad.h5 -o out.h5", h5("bad.h5", {"a": np.ones((9, 3))}), 65, r"bad.h5: is no vqtool file; a vqtool.tokens file was expected"),
-    Case("tokens as a run", "decode TOKENS TOKENS -o out.h5", nothing, 65, r".*tokens.h5: is not a vqtool safetensors file, or is damaged"),
+    Case("tokens as a run", "decode TOKENS TOKENS -o out.h5", nothing, 65, r".*tokens.h5: is an HDF5 file, and no tokenizer; the run comes first, then motion or tokens"),
     Case("tokens of another tokenizer", "decode RUN LATENTS -o out.h5", nothing, 76, r".*latents.h5: was made by tokenizer [0-9a-f]{12}, not by .*rvq/tokenizer.safetensors \([0-9a-f]{12}\); name the run that encoded it"),
     Case("latents of another tokenizer", "decode VAE TOKENS -o out.h5", nothing, 76, r".*tokens.h5: was made by tokenizer [0-9a-f]{12}, not by .*vae/tokenizer.safetensors \([0-9a-f]{12}\); name the run that encoded it"),
     Case("tokens of no tokenizer", "decode RUN bad.h5 -o out.h5", tokens("bad.h5", tokenizer_id="\x1b[31m"), 76, r"bad.h5: was made by tokenizer \\x1b\[31m, not by .*rvq/tokenizer.safetensors \([0-9a-f]{12}\); name the run that encoded it"),
@@ -1251,7 +1251,7 @@ TOKENIZERS = [
     Case("text as a tokenizer", ENCODE, file("bad", "once upon a time\n" * 99), 65, r"bad: is not a vqtool safetensors file, or is damaged"),
     Case("a pickle as a tokenizer", ENCODE, file("bad", b"\x80\x02}q\x00." * 99), 65, r"bad: is not a vqtool safetensors file, or is damaged"),
     Case("a zip file as a tokenizer", ENCODE, zipped("bad", {"data.pkl": b"x"}), 65, r"bad: is not a vqtool safetensors file, or is damaged"),
-    Case("motion as a tokenizer", "encode MOTION MOTION -o out.h5", nothing, 65, r".*motion.h5: is not a vqtool safetensors file, or is damaged"),
+    Case("motion as a tokenizer", "encode MOTION MOTION -o out.h5", nothing, 65, r".*motion.h5: is an HDF5 file, and no tokenizer; the run comes first, then motion or tokens"),
     *[Case(f"a tokenizer cut at {share:.1%}", ENCODE, changed("bad", "RUN", cut(share)), 65, r"bad: is not a vqtool safetensors file, or is damaged") for share in (0.0001, 0.01, 0.5, 0.999)],
     *[Case(f"a tokenizer with a bit flipped at {share:.0%}", ENCODE, changed("bad", "RUN", flip(share)), 65, r"bad: (is not a vqtool safetensors file, or is damaged|does not match its SHA-256: .*)") for share in (0, 0.01, 0.5, 0.99)],
     Case("a tokenizer with bytes behind", ENCODE, changed("bad", "RUN", lambda data: data + b"x"), 65, r"bad: is not a vqtool safetensors file, or is damaged"),

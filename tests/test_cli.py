@@ -140,7 +140,8 @@ def check_error(done: tuple[int, str, str], code: int, pattern: str) -> None:
         (["train", "MOTION", "-o", "run", "--set", "bottleneck.codebok_size=3"], 2, "it takes num_quantizers"),
         (["train", "MOTION", "-o", "RUN"], 73, "--resume"),
         (["inspect-codebook", "none.h5"], 66, "no such file"),
-        (["evaluate", "RUN", "MOTION", "--split", "test"], 65, "leave --split out"),
+        (["evaluate", "RUN", "MOTION", "--split", "test"], 65, "has no clip in split 'test'"),
+        (["stats", "MOTION", "--split", "test"], 65, "leave --split out"),
     ],
 )
 def test_a_mistake_is_one_clear_line_and_its_own_exit_code(

@@ -6,6 +6,8 @@ import json
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -498,3 +500,20 @@ def test_only_networks_that_fold_start_from_components(
         run_training(motion, tmp_path / start, "vae", train__start=start, **options)
     one, two = (unpack(tmp_path / start / "tokenizer.safetensors")[0] for start in ("components", "random"))
     assert all(np.array_equal(one[name], two[name]) for name in one if name.startswith("model.")) == alike
+
+
+def test_a_file_without_splits_has_those_that_training_gave_it(tmp_path: Path) -> None:
+    path = write_motion(tmp_path / "motion.h5", [9] * 30)
+    config: dict[str, dict[str, float]] = {"data": {"val_fraction": 0.2, "seed": 3}}
+    tokenizer: Any = SimpleNamespace(config=config)
+    with MotionSet([path]) as motion:
+        train, val = motion.select("train", tokenizer), motion.select("val", tokenizer)
+        assert val == split_clips(motion, 0.2, 3).val
+        assert sorted(train + val) == list(range(30))
+        with pytest.raises(DataError, match="has no clip in split 'test'"):
+            motion.select("test", tokenizer)
+        with pytest.raises(DataError, match="does not say which clips"):
+            motion.select("val")
+        config["data"]["val_fraction"] = 0
+        with pytest.raises(DataError, match="does not say which clips"):
+            motion.select("val", tokenizer)

@@ -76,7 +76,9 @@ def find_clip(tokens: TokenSet, name: str) -> int:
         return tokens.names.index(name)
     except ValueError:
         near = difflib.get_close_matches(name, tokens.names, 1, 0.5)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = (
+            f"; did you mean {near[0]}?" if near else f"; it has {len(tokens.names):,}, the first is {tokens.names[0]}"
+        )
         raise UsageError(f"no clip is called {name!r}{hint}", file=tokens.path) from None
 
 

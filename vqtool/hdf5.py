@@ -54,7 +54,7 @@ def open_hdf5(path: Path) -> h5py.File:
         if not path.exists():
             raise MissingInputError("no such file", file=path)
         if path.is_dir():
-            raise DataError("is a folder; name an HDF5 file", file=path)
+            raise DataError("is a folder; name an HDF5 file (vqtool import makes one of BVH and others)", file=path)
         if not path.is_file():  # opening a pipe would wait for its writer
             raise DataError("is a device or pipe; name an HDF5 file", file=path)
         with path.open("rb"):
@@ -66,7 +66,8 @@ def open_hdf5(path: Path) -> h5py.File:
         return _opened(path)
     except DAMAGE as error:
         remote.check(path)
-        raise DataError("is not a readable HDF5 file (damaged, cut off, or another format)", file=path) from error
+        what = "is not a readable HDF5 file (damaged, cut off, or another format, as vqtool import reads)"
+        raise DataError(what, file=path) from error
 
 
 def _opened(path: Path) -> h5py.File:

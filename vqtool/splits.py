@@ -32,6 +32,11 @@ def hashed_splits(names: Sequence[str], val: float, test: float = 0.0, seed: int
     return np.array([split[name] for name in names], dtype=np.uint8)
 
 
+def held_out(names: Sequence[str], fraction: float, seed: int) -> np.ndarray | None:
+    """The splits that training gives a file without any, [N] uint8; None where it trains on all of it."""
+    return None if len(set(names)) == 1 or fraction == 0 else hashed_splits(names, fraction, seed=seed)
+
+
 def selected(splits: np.ndarray | None, clips: int, split: str | None, file: Path) -> list[int]:
     """Clip numbers of a split ("train", "val", "test"), or of all N clips of a file.
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import h5py
 import numpy as np
@@ -37,7 +37,10 @@ from vqtool.hdf5 import (
 from vqtool.publish import publish
 from vqtool.remote import RemotePath, located
 from vqtool.shards import Shard, read_shard
-from vqtool.splits import selected
+from vqtool.splits import held_out, selected
+
+if TYPE_CHECKING:
+    from vqtool.tokenizer_file import TokenizerFile
 
 MAX_COLUMNS = 1 << 20  # of a frame: a row is always read whole
 LARGE_BYTES = 64 << 20  # smaller data may shrink as far as it likes;
@@ -485,12 +488,17 @@ class MotionSet:
         source = self._sources[0]
         return source.attrs.get(name) if len(self._sources) == 1 and isinstance(source, _MotionFile) else None
 
-    def select(self, split: str | None) -> list[int]:
+    def select(self, split: str | None, tokenizer: TokenizerFile | None = None) -> list[int]:
         """Clip numbers of a split ("train", "val", "test"), or of all.
 
-        Raises UsageError for an unknown split, DataError where the file has none or no clip is in it.
+        A file without splits has those that the training of a `tokenizer` would give it. Raises UsageError for an
+        unknown split, DataError where the file has none or no clip is in it.
         """
-        return selected(self.splits, len(self), split, self.paths[0])
+        splits = self.splits
+        if splits is None and tokenizer is not None:
+            data = tokenizer.config["data"]
+            splits = held_out(self.originals, data["val_fraction"], data["seed"])
+        return selected(splits, len(self), split, self.paths[0])
 
     def read(self, clip: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Frames [start, stop) of a clip, [n, D] float32, as they are: `blocks` looks for NaN.

@@ -161,6 +161,8 @@ def unpack(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Tensors and header of a file that `pack` made; DataError where it is damaged, flipped bits included."""
     with opened(path) as file:
         start = file.read(8)
+        if start == b"\x89HDF\r\n\x1a\n":
+            raise DataError("is an HDF5 file, and no tokenizer; the run comes first, then motion or tokens", file=path)
         size = int.from_bytes(start, "little")
         # Before the rest is read: it may be a large file of another kind.
         if not 2 <= size <= min(MAX_HEADER, path.stat().st_size - 8):

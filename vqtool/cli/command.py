@@ -21,6 +21,10 @@ class Command(TyperCommand):
         super().__init__(*args, help=text, **settings)
         self.example = " ".join(example.split())
 
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """The first sentence, whole: the list of commands has room for a second line."""
+        return str(super().get_short_help_str(200))
+
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the example, the last thing in the help."""
         lines = textwrap.wrap(

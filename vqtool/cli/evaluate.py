@@ -82,7 +82,7 @@ def evaluate(
         raise UsageError("is a VAE, which has no layers; leave --by-layers out", file=run)
     with MotionSet(motion, dataset=dataset, fps=fps) as clips:
         tokenizer.check_motion(clips)
-        chosen = clips.select(split)
+        chosen = clips.select(split, tokenizer)
         frames = int(clips.lengths[chosen].sum())
         if not frames:
             raise DataError("has no frames to evaluate", file=clips.paths[0])

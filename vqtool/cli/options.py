@@ -157,8 +157,8 @@ class Meter:
 
     def __init__(self, total: int | None, unit: str, quiet: bool) -> None:
         self.total, self.unit, self.quiet = total, unit, quiet
-        self.done = 0
-        self.begin = self._told = time.monotonic()
+        self.done = self._first = 0
+        self.begin = self._told = self._since = time.monotonic()
         self._bar: Any = None
         if not quiet and sys.stderr.isatty():
             from tqdm import tqdm
@@ -168,14 +168,17 @@ class Meter:
     def add(self, count: int, note: str = "") -> None:
         """That many more are done; raises InterruptedRun where a stop was asked for."""
         signals.check()
+        now = time.monotonic()
+        if self.done == 0:  # the start, and what was done before it, say nothing of the speed
+            self._first, self._since = count, now
         self.done += count
         if self._bar is not None:
             if note:
                 self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(count)
-        elif not self.quiet and time.monotonic() - self._told > 10:
-            self._told = time.monotonic()
-            rate = self.done / (self._told - self.begin)
+        elif not self.quiet and now - self._told > 10:
+            self._told, new = now, self.done - self._first
+            rate = new / (now - self._since) if new else self.done / (now - self.begin)
             share = left = ""
             if self.total is not None:
                 share = f"{self.done / max(1, self.total):4.0%}  "

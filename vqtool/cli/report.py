@@ -47,17 +47,19 @@ def report(
 
     Example: vqtool report runs/imu sample_data/wrist_imu.h5 --split test -o imu.html
     """
-    from vqtool.errors import DataError
+    from vqtool.errors import DataError, UsageError
     from vqtool.page import page
     from vqtool.publish import check_output, publish_bytes
     from vqtool.store import MotionSet
     from vqtool.tokenizer_file import NAME, read_tokenizer
 
     check_output(output, force=force, inputs=(run, run / NAME, *motion))
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise UsageError("a report is a .html page; choose such a name", file=output)
     tokenizer = read_tokenizer(run)
     with MotionSet(motion, dataset=dataset, fps=fps) as clips:
         tokenizer.check_motion(clips)
-        chosen = clips.select(split)
+        chosen = clips.select(split, tokenizer)
         frames = int(clips.lengths[chosen].sum())
         if not frames:
             raise DataError("has no frames to show", file=clips.paths[0])

@@ -42,7 +42,7 @@ from vqtool.nn.learner import Learner
 from vqtool.nn.model import MotionTokenizer
 from vqtool.publish import lock, publish_bytes, remove_folder, remove_leftovers, sync
 from vqtool.ranks import share
-from vqtool.splits import SPLITS, hashed_splits
+from vqtool.splits import SPLITS, held_out
 from vqtool.stats import ColumnStats, column_stats, hash_clips
 from vqtool.store import MotionSet
 from vqtool.tokenizer_file import NAME
@@ -99,10 +99,9 @@ def split_clips(motion: MotionSet, fraction: float, seed: int) -> Split:
         if not train:
             raise DataError("has no clip in split 'train'", file=motion.paths[0])
         return Split(train, val or train, "as the file says" if val else "no val clips: validating on train")
-    if len(set(motion.originals)) == 1 or fraction == 0:
+    if (splits := held_out(motion.originals, fraction, seed)) is None:
         every = list(range(len(motion)))
         return Split(every, every, "validating on the training clips")
-    splits = hashed_splits(motion.originals, fraction, seed=seed)
     train, val = (np.flatnonzero(splits == SPLITS[name]).tolist() for name in ("train", "val"))
     return Split(train, val, f"{fraction:.0%} held out by a hash of the names")
 
@@ -282,6 +281,9 @@ class _Training:
             signals.stop(stop)
             if self.step >= warm_up and not self.learner.model.bottleneck.initialized:
                 self.learner.initialize_codebooks()
+                self.report.note(
+                    f"step {self.step}: codebooks fitted; now motion goes through tokens, and the loss rises"
+                )
             loss, terms = self._step()
             self.step += 1
             self.report.stepped(self.step, settings.steps, loss)
