@@ -18,6 +18,7 @@ import pytest
 from conftest import Run, vqtool, waves, write_motion
 
 from vqtool.cli import app
+from vqtool.cli.options import Meter
 from vqtool.store import MotionSet, create_motion
 from vqtool.tokenizer_file import read_tokenizer
 
@@ -142,6 +143,7 @@ def check_error(done: tuple[int, str, str], code: int, pattern: str) -> None:
         (["inspect-codebook", "none.h5"], 66, "no such file"),
         (["evaluate", "RUN", "MOTION", "--split", "test"], 65, "has no clip in split 'test'"),
         (["stats", "MOTION", "--split", "test"], 65, "leave --split out"),
+        (["report", "RUN", "MOTION", "-o", "r.pdf"], 2, "a report is a .html page"),
     ],
 )
 def test_a_mistake_is_one_clear_line_and_its_own_exit_code(
@@ -314,3 +316,18 @@ def test_motion_of_another_skeleton_is_refused_though_it_has_as_many_columns(run
     pattern = "other.h5: has another skeleton than the tokenizer was trained on: .*Spine.*Belly"
     check_error(run("encode", "run", "other.h5", "-o", "o.h5", "-q"), 76, pattern)
     check_error(run("evaluate", "run", "other.h5", "-q"), 76, pattern)
+
+
+def test_time_left_counts_neither_the_start_nor_what_was_done_before(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    meter = Meter(100, "step", quiet=False)
+    now[0] = 60.0  # loading and statistics
+    meter.add(39)  # of a run before
+    meter.add(1)
+    for _ in range(10):
+        now[0] += 2.0
+        meter.add(1)
+    assert capsys.readouterr().err.splitlines() == ["vqtool:  46%  46 steps, 0.6 a second, 93 s left"]

@@ -9,19 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vqtool.cli.options import (
-    Delay,
-    Flatten,
-    Force,
-    Json,
-    Layers,
-    Offset,
-    Output,
-    Quiet,
-    Repair,
-    metered,
-    say,
-)
+from vqtool.cli.options import Delay, Flatten, Force, Json, Layers, Offset, Output, Quiet, Repair, metered, say
 
 if TYPE_CHECKING:
     from vqtool.importing import Imported

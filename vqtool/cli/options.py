@@ -176,9 +176,9 @@ class Meter:
             if note:
                 self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(count)
-        elif not self.quiet and now - self._told > 10:
-            self._told, new = now, self.done - self._first
-            rate = new / (now - self._since) if new else self.done / (now - self.begin)
+        elif not self.quiet and now - max(self._told, self._since) > 10:
+            self._told = now
+            rate = (self.done - self._first) / (now - self._since)
             share = left = ""
             if self.total is not None:
                 share = f"{self.done / max(1, self.total):4.0%}  "
