@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from vqtool.config import ModelConfig
 from vqtool.errors import UsageError
-from vqtool.nn import layers as layers_module
 from vqtool.nn.bottlenecks import build_bottleneck
 from vqtool.nn.layers import (
     Conv,
@@ -269,25 +268,6 @@ def test_convolution_by_hand(causal: bool) -> None:
         conv.conv.bias.zero_()
     found = conv(torch.tensor([[[1.0], [2.0], [3.0]]]), None).flatten().tolist()
     assert found == ([100, 210, 321] if causal else [210, 321, 32])
-
-
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(1, 1, 1), (3, 1, 1), (3, 1, 9), (4, 2, 1)])
-@pytest.mark.parametrize("frames", [2, 8])  # 2: with dilation 9 the outer taps see padding alone
-def test_the_gradients_of_a_convolution_are_those_of_torch(
-    kernel: int, stride: int, dilation: int, causal: bool, frames: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    conv = Conv(3, 2, kernel, stride=stride, dilation=dilation, causal=causal).double()
-    found = []
-    for faster in (False, True):
-        monkeypatch.setattr(layers_module, "_taps_are_faster", lambda x, faster=faster: faster)
-        x = noise(2, frames, 3).double().requires_grad_()
-        out = conv(x, None)
-        assert ("_ByTaps" in out.grad_fn.name()) == faster
-        weights = noise(*out.shape, seed=1).double()
-        found.append(torch.autograd.grad((out * weights).sum(), [x, *conv.parameters()]))
-    for plain, by_taps in zip(*found, strict=True):
-        torch.testing.assert_close(by_taps, plain)
 
 
 def test_the_input_of_a_network_needs_no_gradient() -> None:

@@ -281,7 +281,7 @@ class Codec:
                 tokens[row, : last - first] = True
             mask = None if bool(tokens.all()) else tokens.to(self.device)
             half = self.numerics == "bfloat16" and not double
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
                 latents = model.latents(motion.to(self.device), mask)
             yield batch, latents if double else latents.float()
 
@@ -306,9 +306,9 @@ class Codec:
             for row, (span, first, last) in enumerate(batch):
                 rows[row, : last - first] = read(span.clip, first, last)
                 tokens[row, : last - first] = True
-            latents = self._inputs(rows)
             mask = None if bool(tokens.all()) else tokens.to(self.device)
-            motion = self.model.synthesize(latents, mask).cpu().numpy()
+            with torch.no_grad():
+                motion = self.model.synthesize(self._inputs(rows), mask).cpu().numpy()
             for (span, first, _), frames in zip(batch, motion, strict=True):
                 start = (span.start - first) * self.downsample
                 yield span, frames[start : start + (span.stop - span.start) * self.downsample]

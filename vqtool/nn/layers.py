@@ -6,13 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqtool.config import ModelConfig
 from vqtool.errors import UsageError
 from vqtool.nn.bottlenecks.base import Draws
-from vqtool.nn.bottlenecks.nearest import has_avx512
+from vqtool.nn.convolution import Window, convolve, winograd_filters
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
@@ -48,83 +47,31 @@ class Conv(Layer):
         padding = dilation * (kernel - 1) + 1 - stride
         self.left = padding if causal else padding // 2
         self.right = padding - self.left
+        self.window = Window(stride, self.left, self.right, dilation)
         self.conv = nn.Conv1d(dim_in, dim_out, kernel, stride, dilation=dilation)
+        self._made: tuple[Any, Tensor] | None = None
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """[B, T, C] -> [B, T / stride, C']."""
         if mask is not None and self.left + self.right > 0:
             x = x * mask
-        if self.left != self.right:
-            x = F.pad(x, (0, 0, self.left, self.right))
-        conv, padding = self.conv, self.left if self.left == self.right else 0
-        assert conv.bias is not None
-        if torch.is_grad_enabled() and _taps_are_faster(x):
-            out = _ByTaps.apply(x, conv.weight, conv.bias, conv.stride[0], padding, conv.dilation[0])
-            assert isinstance(out, Tensor)
-            return out
-        return convolved(x, conv.weight, conv.bias, conv.stride[0], padding, conv.dilation[0])
+        assert self.conv.bias is not None
+        return convolve(x, self.conv.weight, self.conv.bias, self.window, self._filters)
+
+    def _filters(self) -> Tensor:
+        """Of the weights as they are; made once where nobody trains them."""
+        weight = self.conv.weight
+        if weight.requires_grad:
+            return winograd_filters(weight)
+        state = weight.data_ptr(), weight.dtype, weight._version
+        if self._made is None or self._made[0] != state:
+            self._made = state, winograd_filters(weight)
+        return self._made[1]
 
     def reach(self, first: int, last: int) -> tuple[int, int]:
         """Input frames that output frames first..last are made of."""
         window = self.conv.dilation[0] * (self.conv.kernel_size[0] - 1)
         return first * self.down - self.left, last * self.down - self.left + window
-
-
-def convolved(x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
-    """[B, T, C] -> [B, T', C'] by filters [C', C, k] and bias [C'].
-
-    oneDNN convolves images whose channels lie side by side up to 1.5 times as fast as signals, whose frames do
-    (docs/log.md): so a clip is an image one frame high.
-    """
-    out = F.conv2d(_image(x), weight.unsqueeze(2), bias, (1, stride), (0, padding), (1, dilation))
-    return out.squeeze(2).transpose(1, 2)
-
-
-def _image(x: Tensor) -> Tensor:
-    """[B, T, C] as [B, C, 1, T], channels last."""
-    return x.transpose(1, 2).unsqueeze(2)
-
-
-def _taps_are_faster(x: Tensor) -> bool:
-    """Whether `_ByTaps` is: measured with AVX2; autocast is left alone."""
-    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not has_avx512()
-
-
-class _ByTaps(torch.autograd.Function):
-    """`convolved`, whose weights get their gradient by a matrix product for each tap, padding left out.
-
-    oneDNN takes up to two and a half times as long for that with AVX2 (docs/log.md).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
-        """As `convolved`."""
-        ctx.save_for_backward(x, weight)
-        ctx.options = stride, padding, dilation
-        return convolved(x, weight, bias, stride, padding, dilation)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None, None]:
-        """Gradients of input, weight and bias."""
-        (x, weight), (stride, padding, dilation), grad = ctx.saved_tensors, ctx.options, grads[0].contiguous()
-        frames_in, frames_out, taps = x.shape[1], grad.shape[1], weight.shape[2]
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            sizes = [1, stride], [0, padding], [1, dilation], False, [0, 0], 1, [True, False, False]
-            images = _image(grad), _image(x), weight.unsqueeze(2)
-            grad_x = torch.ops.aten.convolution_backward(*images, None, *sizes)[0].squeeze(2).transpose(1, 2)
-        grad_weight = x.new_empty(taps, weight.shape[0], weight.shape[1])
-        for tap in range(taps):
-            shift = tap * dilation - padding  # output frame t reads input frame t * stride + shift
-            first, last = max(0, -(shift // stride)), min(frames_out, -((shift - frames_in) // stride))
-            if first < last:
-                read = x[:, first * stride + shift : (last - 1) * stride + shift + 1 : stride]
-                torch.mm(grad[:, first:last].flatten(0, 1).t(), read.flatten(0, 1), out=grad_weight[tap])
-            else:
-                grad_weight[tap] = 0.0
-        # Strides like those of the weight itself, also where there is one tap: the optimizer and DDP ask for them.
-        grad_weight = grad_weight.permute(1, 2, 0).clone(memory_format=torch.contiguous_format)
-        return grad_x, grad_weight, grad.sum((0, 1)), None, None, None
 
 
 class Dropout(nn.Module):

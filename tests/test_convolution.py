@@ -1,0 +1,139 @@
+"""Convolution over time: every way of it gives what torch's own gives, in both directions."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vqtool.nn import convolution
+from vqtool.nn.convolution import Window, convolve, winograd_filters, winograd_pays
+from vqtool.nn.layers import Conv
+
+WAYS = pytest.mark.parametrize("way", ["images", "taps", "winograd"])
+CAUSAL = pytest.mark.parametrize("causal", [False, True], ids=["looks-ahead", "causal"])
+SHAPE = pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"), [(1, 1, 1), (3, 1, 1), (3, 1, 3), (3, 1, 9), (4, 2, 1)]
+)
+FRAMES = pytest.mark.parametrize("frames", [2, 8, 38])  # 2: with dilation 9 the outer taps see padding alone
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def by_torch(x: Tensor, conv: Conv) -> Tensor:
+    """What the layer means, by the plainest call."""
+    signal = F.pad(x.transpose(1, 2), (conv.left, conv.right))
+    inner = conv.conv
+    return F.conv1d(signal, inner.weight, inner.bias, inner.stride, 0, inner.dilation).transpose(1, 2)
+
+
+def take(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all convolutions go that way, those of kernel three at least."""
+    monkeypatch.setattr(convolution, "_by_products", lambda x: way != "images")
+    monkeypatch.setattr(convolution, "CHANNELS", 1 if way == "winograd" else 1 << 20)
+    monkeypatch.setattr(convolution, "GAIN", 0.0)
+
+
+@WAYS
+@CAUSAL
+@SHAPE
+@FRAMES
+def test_a_convolution_and_its_gradients_are_those_of_torch(
+    way: str, kernel: int, stride: int, dilation: int, causal: bool, frames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take(way, monkeypatch)
+    conv = Conv(3, 2, kernel, stride=stride, dilation=dilation, causal=causal).double()
+    x = noise(2, frames, 3).double().requires_grad_()
+    found, wanted = conv(x, None), by_torch(x, conv)
+    torch.testing.assert_close(found, wanted)
+    assert ("_Convolution" in found.grad_fn.name()) == (way != "images")
+    weights = noise(*found.shape, seed=1).double()
+    given = [x, *conv.parameters()]
+    ours, theirs = (torch.autograd.grad((out * weights).sum(), given) for out in (found, wanted))
+    for ours_of, theirs_of in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(ours_of, theirs_of)
+    assert way == "images" or ours[1].stride() == conv.conv.weight.stride()  # as the optimizer and DDP ask
+
+
+@WAYS
+@CAUSAL
+@SHAPE
+@FRAMES
+def test_a_network_at_work_convolves_like_one_in_training(
+    way: str, kernel: int, stride: int, dilation: int, causal: bool, frames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take(way, monkeypatch)
+    conv = Conv(3, 2, kernel, stride=stride, dilation=dilation, causal=causal).requires_grad_(False)
+    x = noise(2, frames, 3)
+    torch.testing.assert_close(conv(x, None), by_torch(x, conv), atol=1e-6, rtol=1e-5)
+
+
+def test_winograd_rounds_no_more_than_torch() -> None:
+    conv, x = Conv(256, 256, 3, causal=False).requires_grad_(False), noise(4, 100, 256)
+    assert winograd_pays(100, conv.conv.weight, conv.window)
+    exact = by_torch(x.double(), copy.deepcopy(conv).double())
+    ours, theirs = conv(x, None) - exact, by_torch(x, conv) - exact
+    assert ours.std() < 1.2 * theirs.std()
+
+
+@CAUSAL
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_winograd_lets_no_frame_through_that_a_tap_does_not_see(causal: bool, dilation: int) -> None:
+    conv = Conv(128, 128, 3, dilation=dilation, causal=causal).requires_grad_(False)
+    x = noise(1, 60, 128)
+    assert winograd_pays(60, conv.conv.weight, conv.window)
+    x[0, 30] = float("nan")
+    touched = conv(x, None).isnan().any(2)[0].nonzero().flatten().tolist()
+    assert touched == sorted(30 + conv.left - tap * dilation for tap in range(3))
+
+
+@pytest.mark.parametrize(
+    ("frames", "dilation", "pays"), [(100, 1, True), (100, 3, True), (16, 1, True), (16, 9, False), (16, 3, False)]
+)
+def test_winograd_is_taken_where_tiles_spare_products(frames: int, dilation: int, pays: bool) -> None:
+    weight = noise(256, 256, 3)
+    assert winograd_pays(frames, weight, Window(1, dilation, dilation, dilation)) == pays
+
+
+@pytest.mark.parametrize(("shape", "stride"), [((64, 256, 3), 1), ((256, 256, 1), 1), ((256, 256, 4), 2)])
+def test_winograd_is_for_wide_layers_of_kernel_three(shape: tuple[int, int, int], stride: int) -> None:
+    assert not winograd_pays(100, noise(*shape), Window(stride, 1, 1, 1))
+
+
+def test_filters_follow_the_weights() -> None:
+    conv, x = Conv(128, 128, 3, causal=False).requires_grad_(False), noise(1, 20, 128)
+    conv(x, None)
+    made = conv._filters()
+    assert conv._filters() is made
+    conv.conv.weight.mul_(2)
+    torch.testing.assert_close(conv(x, None), by_torch(x, conv), atol=1e-5, rtol=1e-5)
+    twin = copy.deepcopy(conv).double()
+    torch.testing.assert_close(twin(x.double(), None), by_torch(x.double(), twin), atol=1e-12, rtol=1e-12)
+
+
+def test_filters_of_weights_in_training_are_made_anew() -> None:
+    conv = Conv(128, 128, 3, causal=False)
+    assert conv._filters() is not conv._filters()
+
+
+def test_autocast_convolves_in_its_own_type() -> None:
+    conv, x = Conv(128, 128, 3, causal=False), noise(1, 20, 128)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv(x, None).dtype == torch.bfloat16
+
+
+def test_images_are_taken_where_products_are_not_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolution, "has_avx512", lambda: True)
+    weight, bias = noise(128, 128, 3), noise(128)
+
+    def never() -> Tensor:
+        raise AssertionError("filters were asked for")
+
+    found = convolve(noise(1, 20, 128), weight, bias, Window(1, 1, 1, 1), never)
+    torch.testing.assert_close(found, convolution._images(noise(1, 20, 128), weight, bias, Window(1, 1, 1, 1)))
+    assert winograd_filters(weight).shape == (4, 128, 128)
