@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -99,7 +100,7 @@ def of_model(run: Path, path: Path, folder: Path, rounds: int) -> tuple[list[Row
     fast, stable = (load(run, device="cpu", numerics=numerics) for numerics in ("fast", "stable"))
     out, back = folder / "tokens.h5", folder / "back.h5"
     with MotionSet([path]) as motion:
-        frames, clips = int(motion.lengths.sum()), len(motion)
+        frames = int(motion.lengths.sum())
 
         def encode(codec: Codec = stable) -> None:
             encode_file(codec, motion, out, force=True)
@@ -110,13 +111,19 @@ def of_model(run: Path, path: Path, folder: Path, rounds: int) -> tuple[list[Row
 
         def encode_singly() -> None:
             with plain_convolutions():
-                for clip in range(clips):
-                    np.save(folder / "codes.npy", fast.encode(motion.read(clip)))
+                for clip, place in enumerate(empty_places()):
+                    np.save(place, fast.encode(motion.read(clip)))
 
         def decode_singly() -> None:
             with plain_convolutions(), TokenSet(out) as tokens:
-                for clip in range(clips):
-                    np.save(folder / "motion.npy", fast.decode(tokens[clip].codes.astype(np.int64)))
+                for clip, place in enumerate(empty_places()):
+                    np.save(place, fast.decode(tokens[clip].codes.astype(np.int64)))
+
+        def empty_places() -> list[Path]:
+            """A file for each clip in an empty folder, as research code writes them."""
+            shutil.rmtree(folder / "clips", ignore_errors=True)
+            (folder / "clips").mkdir()
+            return [folder / "clips" / f"{name}.npy" for name in motion.names]
 
         jobs: dict[str, Job] = {
             "encode": encode,

@@ -91,11 +91,13 @@ def _child(gate: Connection, words: Sequence[str], folder: Path, size: int | Non
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
     import torch
 
+    from vqtool import parts
     from vqtool.cli import main
     from vqtool.nn import codec
 
     torch.set_num_threads(1)
     codec.CHUNK_TOKENS = codec.PART_TOKENS = 40  # encode and decode keep parts
+    parts.KEEP_AFTER = 0.0
     # Where only ancestors may trace a process (Yama), let anyone.
     ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(2**64 - 1), 0, 0, 0)
     if size is not None:

@@ -12,6 +12,7 @@ import pytest
 from conftest import Run, write_motion
 
 import vqtool
+from vqtool import parts as parts_module
 from vqtool.errors import InterruptedRun, StorageError
 from vqtool.nn import codec as codec_module
 from vqtool.nn.codec import Codec
@@ -30,6 +31,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """About twenty parts of the motion of `motion_path`."""
     monkeypatch.setattr(codec_module, "CHUNK_TOKENS", 20)
     monkeypatch.setattr(codec_module, "PART_TOKENS", 20)
+    monkeypatch.setattr(parts_module, "KEEP_AFTER", 0.0)
 
 
 class Count:
@@ -178,6 +180,16 @@ def test_a_short_output_needs_no_parts_and_clears_those_left_by_another(trained:
         encode(codec, write_motion(tmp_path / "long.h5", [300]), tmp_path / "out.h5", stop_at=3)
     assert encode(codec, write_motion(tmp_path / "short.h5", [60]), tmp_path / "out.h5") == 0
     assert listing(tmp_path) == ["long.h5", "out.h5", "short.h5"]
+
+
+def test_work_of_seconds_keeps_no_parts(
+    trained: Trained, motion_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts_module, "KEEP_AFTER", 60.0)
+    codec = vqtool.load(trained("rvq"), device="cpu")
+    with pytest.raises(InterruptedRun, match=r"interrupted; nothing was written$"):
+        encode(codec, motion_path, tmp_path / "out.h5", stop_at=10)
+    assert listing(tmp_path) == []
 
 
 def test_a_disk_that_is_full_for_a_part_is_told_with_what_is_kept(

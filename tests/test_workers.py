@@ -31,6 +31,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """About ten parts of the motion of `motion_path`."""
     monkeypatch.setattr(codec_module, "CHUNK_TOKENS", 40)
     monkeypatch.setattr(codec_module, "PART_TOKENS", 40)
+    monkeypatch.setattr("vqtool.parts.KEEP_AFTER", 0.0)
 
 
 def made(work: Callable[[int], int], said: list[str]) -> dict[int, int]:

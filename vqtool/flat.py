@@ -111,8 +111,9 @@ class FlatWriter:
                 self._kept[name].write(data.tobytes())
                 continue
             self._waiting[name].append(data)
-            if stop - self._written[name] >= self._step[name]:
-                self._write_waiting(name, stop // self._step[name] * self._step[name])
+            step, whole = self._step[name], self._rows[name].chunks is not None
+            if stop - self._written[name] >= step:
+                self._write_waiting(name, stop // step * step if whole else stop)
             else:
                 self._waiting[name][-1] = data.copy()  # the caller's own may change
         self.num_rows = stop
@@ -120,11 +121,17 @@ class FlatWriter:
     def _write_waiting(self, name: str, stop: int) -> None:
         """Write the rows that wait, up to `stop`."""
         dataset, waiting, start = self._rows[name], self._waiting[name], self._written[name]
-        data = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+        blocks = waiting[-1:]
         if dataset.chunks is not None:
             dataset.resize(stop, axis=0)
-        dataset[start:stop] = data[: stop - start]
-        self._waiting[name] = [data[stop - start :].copy()]
+            blocks = [np.concatenate(waiting)]
+        elif len(waiting) > 1:  # the last may be large and is not copied
+            blocks = [np.concatenate(waiting[:-1]), waiting[-1]]
+        for data in blocks:
+            rows = min(len(data), stop - start)
+            dataset[start : start + rows] = data[:rows]
+            start += rows
+        self._waiting[name] = [data[rows:].copy()]
         self._written[name] = stop
 
     def _place_kept(self) -> None:

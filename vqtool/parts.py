@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import numpy as np
 
 from vqtool.errors import StorageError, VqtoolError
 from vqtool.tokenizer_file import pack, unpack
+
+KEEP_AFTER = 20.0  # seconds that a kill may cost: before, parts are not kept, which would be half of the writing
 
 
 class Parts:
@@ -29,6 +32,7 @@ class Parts:
     def __init__(self, folder: Path, key: str, several: bool) -> None:
         self._folder, self._key, self.several = folder, key, several
         self.kept = self.found = 0
+        self._begun = time.monotonic()
 
     def load(self, number: int) -> dict[str, np.ndarray] | None:
         """The arrays of a part that a run before made, None where it is to be made (again)."""
@@ -46,10 +50,13 @@ class Parts:
         """The arrays of a part that was loaded or saved before. DataError where it was damaged since."""
         return unpack(self._path(number))[0]
 
-    def save(self, number: int, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Keep a part, unless it is the only one; returns the arrays. StorageError where the disk is full."""
-        if not self.several:
-            return arrays
+    def keep(self, number: int, arrays: dict[str, np.ndarray]) -> None:
+        """Save a part, unless it is the only one or all work took less than KEEP_AFTER so far."""
+        if self.several and time.monotonic() - self._begun >= KEEP_AFTER:
+            self.save(number, arrays)
+
+    def save(self, number: int, arrays: dict[str, np.ndarray]) -> None:
+        """Write a part. StorageError where the disk is full."""
         # Neither renamed into place nor forced to the disk: its SHA-256 tells whether it is whole.
         try:
             self._folder.mkdir(exist_ok=True)
@@ -57,7 +64,6 @@ class Parts:
         except OSError as error:
             raise StorageError(f"could not be written ({error.strerror})", file=self._path(number)) from error
         self.kept += 1
-        return arrays
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:06d}.safetensors"

@@ -199,7 +199,8 @@ def _made(
         for number, spans in enumerate(plan):
             part = parts.load(number)
             if part is None:
-                part = parts.save(number, work(spans, progress))
+                part = work(spans, progress)
+                parts.keep(number, part)
             else:
                 told(spans)
             yield part
@@ -250,12 +251,15 @@ class DecodeSpans:
     def __call__(self, spans: list[Span], progress: Progress | None = None) -> dict[str, np.ndarray]:
         """The frames of the spans end to end."""
         use_threads(self.threads)
-        rows = {}
+        ends = np.cumsum([self.codec.num_frames(span) for span in spans]).tolist()
+        places = dict(zip(spans, zip([0, *ends], ends, strict=False), strict=True))
+        found = np.empty((ends[-1], self.codec.info.dim), np.float32)
         for span, frames in self.codec.decode_spans(spans, self.read):
-            rows[span] = frames[: self.codec.num_frames(span)]
+            first, last = places[span]
+            found[first:last] = frames[: last - first]
             if progress is not None:
-                progress(len(rows[span]))
-        return {"frames": np.concatenate([rows[span] for span in spans])}
+                progress(last - first)
+        return {"frames": found}
 
 
 @dataclass
