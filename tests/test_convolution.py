@@ -73,6 +73,24 @@ def test_a_network_at_work_convolves_like_one_in_training(
     torch.testing.assert_close(conv(x, None), by_torch(x, conv), atol=1e-6, rtol=1e-5)
 
 
+@CAUSAL
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_frames_that_come_twice_spare_a_product_and_change_nothing(
+    causal: bool, dilation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take("winograd", monkeypatch)
+    conv = Conv(3, 2, 3, dilation=dilation, causal=causal, twins=True).double()
+    assert conv.window.products == (3 if dilation == 1 and not causal else 4)
+    x = noise(2, 7, 3).double().requires_grad_()
+    found, wanted = (
+        way(x.repeat_interleave(2, dim=1)) for way in (lambda y: conv(y, None), lambda y: by_torch(y, conv))
+    )
+    torch.testing.assert_close(found, wanted)
+    given, weights = [x, *conv.parameters()], noise(*found.shape, seed=1).double()
+    ours, theirs = (torch.autograd.grad((out * weights).sum(), given) for out in (found, wanted))
+    torch.testing.assert_close(ours, theirs)
+
+
 def test_winograd_rounds_no_more_than_torch() -> None:
     conv, x = Conv(256, 256, 3, causal=False).requires_grad_(False), noise(4, 100, 256)
     assert winograd_pays(100, conv.conv.weight, conv.window)

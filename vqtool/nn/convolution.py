@@ -23,12 +23,21 @@ CHANNELS = 128  # and of so many channels (docs/log.md)
 
 @dataclass(frozen=True)
 class Window:
-    """Which frames an output frame sees: frames of zeros on both sides of the clip, steps between the taps."""
+    """Which frames an output frame sees: frames of zeros on both sides of the clip, steps between the taps.
+
+    twins  the input is promised to be every frame twice
+    """
 
     stride: int
     left: int
     right: int
     dilation: int
+    twins: bool = False
+
+    @property
+    def products(self) -> int:
+        """How many `_winograd` makes for two frames: of twins that share a tile the difference is nothing."""
+        return 3 if self.twins and self.left == self.dilation == 1 else 4
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, window: Window, filters: Callable[[], Tensor]) -> Tensor:
@@ -86,7 +95,7 @@ def winograd_pays(frames: int, weight: Tensor, window: Window) -> bool:
     if weight.shape[2] != 3 or window.stride != 1 or min(weight.shape[:2]) < CHANNELS:
         return False
     direct = frames + 2 * max(0, frames - window.dilation)
-    return direct >= GAIN * 4 * window.dilation * _tiles(frames, window.dilation)
+    return direct >= GAIN * window.products * window.dilation * _tiles(frames, window.dilation)
 
 
 @torch.no_grad()
@@ -109,15 +118,21 @@ def _winograd(x: Tensor, filters: Tensor | Sequence[Tensor], bias: Tensor | None
     flat = part.view(rows, -1)
     torch.add(d1, d2, out=part)
     same = torch.mm(flat, filters[1]) if bias is None else torch.addmm(bias, flat, filters[1])
-    torch.sub(d2, d1, out=part)
-    other = torch.mm(flat, filters[2])
+    other = None
+    if window.products == 4:
+        torch.sub(d2, d1, out=part)
+        other = torch.mm(flat, filters[2])
     # With dilation 1 the output frames are rows of a matrix, every second of them.
     out = x.new_empty(*shape[:2], 2, *shape[2:], columns)
     places = [out[:, :, 0], out[:, :, 1]]
     halves = [p.view(rows, columns) for p in places] if window.dilation == 1 else [torch.empty_like(same), same]
     y0, y1 = halves
-    torch.add(same, other, out=y0)
-    torch.sub(same, other, out=y1)
+    if other is None:
+        y0.copy_(same)
+        y1.copy_(same)
+    else:
+        torch.add(same, other, out=y0)
+        torch.sub(same, other, out=y1)
     torch.sub(d0, d2, out=part)
     y0.addmm_(flat, filters[0])
     torch.sub(d3, d1, out=part)
@@ -178,7 +193,7 @@ def _back_by_winograd(grad: Tensor, filters: Tensor, window: Window) -> Tensor:
     """The same as a convolution whose taps go the other way round, which exchanges w0 and w2."""
     taps = [filters[which].t() for which in (3, 1, 2, 0)]
     left = 2 * window.dilation - window.left
-    return _winograd(grad, taps, None, replace(window, left=left, right=window.left))
+    return _winograd(grad, taps, None, replace(window, left=left, right=window.left, twins=False))
 
 
 def _weight_by_taps(x: Tensor, grad: Tensor, weight: Tensor, window: Window) -> Tensor:

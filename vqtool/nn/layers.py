@@ -38,16 +38,26 @@ class Layer(nn.Module):
 class Conv(Layer):
     """A convolution that sees zeros beyond a clip's end, exactly as if the clip were alone.
 
-    T / stride frames come out. `causal`: a frame sees none after its own stride.
+    T / stride frames come out. `causal`: a frame sees none after its own stride. `twins`: every frame comes twice.
     """
 
-    def __init__(self, dim_in: int, dim_out: int, kernel: int, *, stride: int = 1, dilation: int = 1, causal: bool):
+    def __init__(
+        self,
+        dim_in: int,
+        dim_out: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        causal: bool,
+        twins: bool = False,
+    ) -> None:
         super().__init__()
         self.down = stride
         padding = dilation * (kernel - 1) + 1 - stride
         self.left = padding if causal else padding // 2
         self.right = padding - self.left
-        self.window = Window(stride, self.left, self.right, dilation)
+        self.window = Window(stride, self.left, self.right, dilation, twins)
         self.conv = nn.Conv1d(dim_in, dim_out, kernel, stride, dilation=dilation)
         self._made: tuple[Any, Tensor] | None = None
 
@@ -256,7 +266,7 @@ def build_decoder(dim: int, config: ModelConfig) -> Stack:
         return Stack([*layers, Conv(width, dim * config.downsample, 1, causal=causal), Unfold(config.downsample)])
     layers += [Activation(config.activation)]
     for _ in range(halvings):
-        layers += [*_residuals(config), Double(), Conv(width, width, 3, causal=causal)]
+        layers += [*_residuals(config), Double(), Conv(width, width, 3, causal=causal, twins=True)]
     if halvings == 0:
         layers += _residuals(config)
     layers += [Conv(width, width, 3, causal=causal), Activation(config.activation)]
