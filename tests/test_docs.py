@@ -35,7 +35,8 @@ CLI = "\n".join(PAGES[name] for name in ("cli.md", "import.md", "tokens.md"))
 
 def commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
     """Name and command of each, `edit trim` as well as `train`."""
-    for name, command in group.commands.items():
+    for name in group.commands:
+        command = group.get_command(None, name)
         if hasattr(command, "commands"):
             yield from commands(command, f"{name} ")
         else:

@@ -28,51 +28,18 @@ if not sys.stdout.isatty():
 import typer
 
 import vqtool
-from vqtool.cli.command import Command
-from vqtool.cli.decode import decode
-from vqtool.cli.doctor import doctor
-from vqtool.cli.edit import edit
-from vqtool.cli.encode import encode
-from vqtool.cli.evaluate import evaluate
-from vqtool.cli.export import export
-from vqtool.cli.import_ import import_
-from vqtool.cli.inspect_codebook import inspect_codebook
-from vqtool.cli.merge import merge
-from vqtool.cli.play import play
-from vqtool.cli.report import report
-from vqtool.cli.sample import sample
-from vqtool.cli.stats import stats
-from vqtool.cli.train import train
-from vqtool.cli.validate import validate
+from vqtool.cli.command import HELP_OPTIONS, Commands
 from vqtool.errors import InterruptedRun, VqtoolError
 from vqtool.signals import StopRequest
 
 app = typer.Typer(
     name="vqtool",
+    cls=Commands,
     invoke_without_command=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP_OPTIONS,
     rich_markup_mode=None,
 )
-COMMANDS = (
-    import_,
-    validate,
-    stats,
-    train,
-    encode,
-    decode,
-    merge,
-    sample,
-    play,
-    export,
-    inspect_codebook,
-    evaluate,
-    report,
-    doctor,
-)
-for command in COMMANDS:
-    app.command(command.__name__.strip("_").replace("_", "-"), cls=Command)(command)
-app.add_typer(edit, context_settings={"help_option_names": ["-h", "--help"]})
 
 _debug = False
 

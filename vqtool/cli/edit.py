@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vqtool.cli.command import Command
+from vqtool.cli.command import HELP_OPTIONS, Command
 from vqtool.cli.options import Force, Json, Output, Quiet, metered
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 edit = typer.Typer(
     name="edit",
     invoke_without_command=True,
+    add_completion=False,
+    context_settings=HELP_OPTIONS,
     rich_markup_mode=None,
 )
 
