@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vqtool import features
@@ -17,6 +18,7 @@ TARGET = torch.tensor([[[1.5, 0.0], [1.0, 0.0], [0.0, 0.0]]])
 FIRST_TWO = torch.tensor([[True, True, False]])
 ALL = torch.ones(1, 3, dtype=torch.bool)
 ONES = torch.ones(2)
+AWAY = OUTPUT - TARGET
 
 
 @pytest.mark.parametrize(
@@ -24,20 +26,20 @@ ONES = torch.ones(2)
     [("l1", (0.5 + 2) / 4), ("l2", (0.25 + 4) / 4), ("smooth_l1", (0.5 * 0.25 + (2 - 0.5)) / 4)],
 )
 def test_reconstruction_is_a_mean_over_valid_frames_and_columns(kind: str, expected: float) -> None:
-    assert reconstruction(kind, OUTPUT, TARGET, FIRST_TWO, ONES).item() == pytest.approx(expected)
+    assert reconstruction(kind, AWAY, FIRST_TWO, ONES).item() == pytest.approx(expected)
 
 
 def test_a_frame_of_a_long_clip_weighs_as_much_as_one_of_a_short_clip() -> None:
-    output = torch.zeros(2, 3, 1)
-    output[0], output[1, 0] = 1.0, 5.0
+    away = torch.zeros(2, 3, 1)
+    away[0], away[1, 0] = 1.0, 5.0
     mask = torch.tensor([[True, True, True], [True, False, False]])
-    assert reconstruction("l1", output, torch.zeros(2, 3, 1), mask, torch.ones(1)) == (1 + 1 + 1 + 5) / 4
+    assert reconstruction("l1", away, mask, torch.ones(1)) == (1 + 1 + 1 + 5) / 4
 
 
 def test_reconstruction_weighs_columns() -> None:
-    output = torch.tensor([[[1.0, 1.0]]])
+    away = torch.tensor([[[1.0, 1.0]]])
     mask = torch.tensor([[True]])
-    found = reconstruction("l1", output, torch.zeros(1, 1, 2), mask, torch.tensor([0.5, 1.5]))
+    found = reconstruction("l1", away, mask, torch.tensor([0.5, 1.5]))
     assert found == (0.5 + 1.5) / 2
 
 
@@ -47,39 +49,64 @@ def test_reconstruction_weighs_columns() -> None:
 )
 def test_velocity_compares_differences_of_neighbours_that_are_both_valid(kind: str, expected: float) -> None:
     # column 0 goes by +2 where the target goes by -0.5; column 1 stands still in both
-    assert velocity(kind, OUTPUT, TARGET, FIRST_TWO, ONES).item() == pytest.approx(expected)
+    assert velocity(kind, AWAY, FIRST_TWO, ONES).item() == pytest.approx(expected)
 
 
 def test_velocity_over_all_frames_by_hand() -> None:
     # column 0: (2, 6) against (-0.5, -1); column 1: (0, 9) against (0, 0)
-    assert velocity("l1", OUTPUT, TARGET, ALL, ONES).item() == pytest.approx((2.5 + 7 + 0 + 9) / 4)
+    assert velocity("l1", AWAY, ALL, ONES).item() == pytest.approx((2.5 + 7 + 0 + 9) / 4)
 
 
 def test_velocity_does_not_see_a_constant_offset() -> None:
-    assert velocity("l2", OUTPUT + 7, OUTPUT, ALL, ONES) == 0
+    assert velocity("l2", torch.full_like(OUTPUT, 7), ALL, ONES) == 0
 
 
 @pytest.mark.parametrize("loss", [reconstruction, velocity])
 def test_a_batch_without_valid_frames_has_a_loss_and_gradient_of_zero(loss: object) -> None:
-    output = OUTPUT.clone().requires_grad_()
+    away = AWAY.clone().requires_grad_()
     assert callable(loss)
-    found: Tensor = loss("smooth_l1", output, TARGET, torch.zeros(1, 3, dtype=torch.bool), ONES)
+    found: Tensor = loss("smooth_l1", away, torch.zeros(1, 3, dtype=torch.bool), ONES)
     found.backward()
     assert found == 0
-    assert output.grad is not None
-    assert (output.grad == 0).all()
+    assert away.grad is not None
+    assert (away.grad == 0).all()
 
 
 def test_a_clip_of_one_frame_has_no_velocity() -> None:
-    assert velocity("l1", OUTPUT[:, :1], TARGET[:, :1], ALL[:, :1], ONES) == 0
+    assert velocity("l1", AWAY[:, :1], ALL[:, :1], ONES) == 0
 
 
 def test_masked_frames_get_no_gradient() -> None:
-    output = OUTPUT.clone().requires_grad_()
-    loss = reconstruction("l2", output, TARGET, FIRST_TWO, ONES) + velocity("l2", output, TARGET, FIRST_TWO, ONES)
-    loss.backward()
-    assert output.grad is not None
-    assert (output.grad[0, 2] == 0).all()
+    away = AWAY.clone().requires_grad_()
+    (reconstruction("l2", away, FIRST_TWO, ONES) + velocity("l2", away, FIRST_TWO, ONES)).backward()
+    assert away.grad is not None
+    assert (away.grad[0, 2] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2", "smooth_l1"])
+@pytest.mark.parametrize("frames", [1, 2, 5])
+@pytest.mark.parametrize("loss", [reconstruction, velocity])
+def test_the_gradient_is_that_of_the_plain_formula(loss: object, kind: str, frames: int) -> None:
+    assert callable(loss)
+    random = torch.Generator().manual_seed(0)
+    away = 2 * torch.randn(3, frames, 4, generator=random, dtype=torch.float64)
+    mask = torch.arange(frames) < torch.tensor([frames, (frames + 1) // 2, 0])[:, None]
+    weights = torch.tensor([0.5, 0.0, 1.5, 2.0], dtype=torch.float64)
+
+    def plain(x: Tensor) -> Tensor:
+        valid = mask
+        if loss is velocity:
+            x, valid = x.diff(dim=1), mask[:, 1:] & mask[:, :-1]
+        of = {"l1": F.l1_loss, "l2": F.mse_loss, "smooth_l1": F.smooth_l1_loss}[kind]
+        values = of(x, torch.zeros_like(x), reduction="none") * weights
+        return values[valid].sum() / max(1, valid.sum() * 4)
+
+    found = []
+    for way in (lambda x: loss(kind, x, mask, weights), plain):
+        x = away.clone().requires_grad_()
+        value = way(x)
+        found += [value.detach(), *torch.autograd.grad(3 * value, x)]
+    torch.testing.assert_close(found[:2], found[2:])
 
 
 def test_column_weights_are_one_by_default() -> None:
@@ -93,8 +120,8 @@ def test_column_weights_keep_their_ratio_and_have_mean_1() -> None:
 def test_a_constant_column_has_weight_0_and_the_loss_is_a_mean_over_the_others() -> None:
     weights = column_weights([], torch.tensor([False, False, True, True]))
     assert weights[2:].tolist() == [0, 0]
-    output = torch.tensor([[[1.0, 3.0, 100.0, 100.0]]])
-    found = reconstruction("l1", output, torch.zeros(1, 1, 4), torch.tensor([[True]]), weights)
+    away = torch.tensor([[[1.0, 3.0, 100.0, 100.0]]])
+    found = reconstruction("l1", away, torch.tensor([[True]]), weights)
     assert found == (1 + 3) / 2
 
 

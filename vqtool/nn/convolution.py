@@ -1,8 +1,8 @@
 """Convolution over time, [B, T, C] -> [B, T', C'], each shape of it by the way that was measured to be fastest.
 
-`_images` is oneDNN's, for any shape and device. `_winograd` gives two frames of a kernel of three by four matrix
-products instead of six: F(2, 3) of S. Winograd (Arithmetic Complexity of Computations, 1980), which A. Lavin and
-S. Gray brought to networks (2015). It sums a third as many numbers in one go, so it rounds less, not more.
+`_images` is oneDNN's, for any shape and device. A kernel of one is a matrix product. Of a kernel of three `_winograd`
+gives two frames by four products instead of six: F(2, 3) of S. Winograd (Arithmetic Complexity of Computations, 1980),
+which A. Lavin and S. Gray brought to networks (2015). It sums a third as many numbers in one go, so it rounds less.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, window: Window, filters: C
     filters()  `winograd_filters` of the weights, asked for where they are needed
     """
     products = _by_products(x)
+    if products and weight.shape[2] == 1:
+        return F.linear(x, weight.squeeze(2), bias)
     tiles = products and winograd_pays(x.shape[1], weight, window)
     if not tiles and window.left != window.right:
         x, window = F.pad(x, (0, 0, window.left, window.right)), replace(window, left=0, right=0)
