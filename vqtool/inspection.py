@@ -10,17 +10,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vqtool.codebook import NearestPair, Transitions, count_codes, entropy, nearest_pairs, perplexity
 from vqtool.errors import DataError, MismatchError
 from vqtool.hdf5 import attribute, open_hdf5
-from vqtool.merging import is_manifest, opened_shards
 from vqtool.reading import first_bytes
-from vqtool.tokenizer_file import TokenizerFile, read_tokenizer
 from vqtool.tokens import TokenSet
+
+if TYPE_CHECKING:
+    from vqtool.tokenizer_file import TokenizerFile
 
 SCHEMA_VERSION = 1
 ENOUGH_TOKENS = 10  # tokens per code; with fewer, usage tells more about the file than about the codebook
@@ -396,14 +397,16 @@ def inspect(path: Path) -> CodebookReport | LatentReport:
     Raises MissingInputError, StorageError, and DataError for damage, for another kind of file and for a code
     outside its codebook.
     """
-    if path.is_dir():
-        return inspect_run(read_tokenizer(path))
-    head = first_bytes(path, 9)
-    if head[8:] == b"{":  # safetensors: eight bytes of length, then JSON
-        return inspect_run(read_tokenizer(path))
-    if is_manifest(path):
-        return inspect_shards(path)
+    # A token file needs neither what reads a run (config, TOML, safetensors) nor what reads a manifest.
+    head = b"" if path.is_dir() else first_bytes(path, 9)
     if not head.startswith(b"\x89HDF\r\n\x1a\n"):
+        from vqtool.merging import is_manifest
+        from vqtool.tokenizer_file import read_tokenizer
+
+        if path.is_dir() or head[8:] == b"{":  # safetensors: eight bytes of length, then JSON
+            return inspect_run(read_tokenizer(path))
+        if is_manifest(path):
+            return inspect_shards(path)
         raise DataError("is neither a run nor a tokens.h5 or latents.h5; name one of these", file=path)
     with open_hdf5(path) as file:
         kind = attribute(file, "format")
@@ -417,6 +420,8 @@ def inspect(path: Path) -> CodebookReport | LatentReport:
 
 def inspect_shards(manifest: Path) -> CodebookReport | LatentReport:
     """Inspect the shards that a manifest lists as the one file that they are together."""
+    from vqtool.merging import opened_shards
+
     shards = opened_shards(manifest)
     first = next(shards, None)
     if first is None:
