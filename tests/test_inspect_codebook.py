@@ -16,9 +16,10 @@ from typer.testing import CliRunner, Result
 from vqtool.cli.codebook_view import show, terminal
 from vqtool.cli.inspect_codebook import inspect_codebook
 from vqtool.errors import DataError, MissingInputError, OutputError, UsageError
-from vqtool.inspection import CodebookReport, LatentReport, LayerUsage, inspect
+from vqtool.inspection import inspect
 from vqtool.tokenizer_file import TokenizerFile
 from vqtool.tokens import TokenHeader, create_latents, create_tokens
+from vqtool.usage import CodebookReport, LatentReport, LayerUsage
 
 app = typer.Typer()
 app.command()(inspect_codebook)

@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from vqtool.comparison import Comparison
-    from vqtool.inspection import CodebookReport, LatentReport
+    from vqtool.usage import CodebookReport, LatentReport
 
 TOP_USED, TOP_CHANGED = 20, 5  # codes listed by default
 
@@ -84,7 +84,7 @@ def _print(report: CodebookReport | LatentReport | Comparison, top: int, as_json
     if as_json:
         import json
 
-        from vqtool.inspection import LatentReport
+        from vqtool.usage import LatentReport
 
         plain = report.to_json() if isinstance(report, LatentReport) else report.to_json(top)
         typer.echo(json.dumps(plain, allow_nan=False))
@@ -97,7 +97,8 @@ def _print(report: CodebookReport | LatentReport | Comparison, top: int, as_json
 def _compare(path: Path, other: Path) -> Comparison:
     from vqtool.comparison import Comparison
     from vqtool.errors import UsageError
-    from vqtool.inspection import CodebookReport, inspect
+    from vqtool.inspection import inspect
+    from vqtool.usage import CodebookReport
 
     reports = []
     for one in (path, other):
