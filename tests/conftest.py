@@ -120,6 +120,20 @@ def trained(motion_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
     return get
 
 
+@pytest.fixture(scope="session")
+def walks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run of three layers, and the motion of layout joints that it was trained on."""
+    from vqtool.nn.trainer import train
+
+    folder = tmp_path_factory.mktemp("walks")
+    for number in range(5):
+        write(folder / "mocap" / f"walk.{number}.bvh", smooth(40 + 30 * number, number))
+    assert main(["import", str(folder / "mocap"), "-o", str(folder / "motion.h5"), "-q"]) == 0
+    with MotionSet([folder / "motion.h5"]) as motion:
+        train(small_config("rvq"), motion, folder / "run", Silent(), device="cpu")
+    return folder / "run", folder / "motion.h5"
+
+
 def vqtool(*words: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
     return subprocess.run(

@@ -1,6 +1,8 @@
 """Counts, transitions and nearest pairs, against values worked out by hand."""
 
+import itertools
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,7 @@ def write_tokens(path: Path, clips: list[list[list[int]]], sizes: tuple[int, ...
     codebooks = [np.arange(size * 2, dtype=np.float32).reshape(size, 2) for size in sizes]
     with create_tokens(path, names, lengths, header, codebooks) as writer:
         for clip in clips:
-            writer.extend(codes=np.array(clip, dtype=np.uint16).reshape(-1, len(sizes)))
+            writer.extend(codes=np.array(clip, dtype=np.int64).reshape(-1, len(sizes)))
     return path
 
 
@@ -126,6 +128,29 @@ def test_counts_are_those_of_each_layer(tmp_path: Path) -> None:
     with TokenSet(path) as tokens:
         counts = [counter.counts().tolist() for counter in count_codes(tokens)]
     assert counts == [[1, 2], [0, 0, 0, 1, 2]]
+
+
+@pytest.mark.parametrize("sizes", [(3, 5), (7,), (65_536, 2), (70_000, 3, 65_537)], ids=str)
+@pytest.mark.parametrize("rows", [1, 4, 1000])
+def test_codes_and_pairs_are_those_counted_one_by_one(
+    sizes: tuple[int, ...], rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    # The largest codes, so that they fill their type; blocks begin and end within clips and at their ends.
+    few = np.minimum(sizes, 3)
+    clips = [(np.array(sizes) - 1 - random.integers(0, few, (n, len(sizes)))).tolist() for n in (4, 0, 1, 8, 3)]
+    monkeypatch.setattr(hdf5, "READ_BYTES", rows * len(sizes) * (4 if max(sizes) > 65_536 else 2))
+    with TokenSet(write_tokens(tmp_path / "t.h5", clips, sizes)) as tokens:
+        assert next(tokens.blocks()).dtype == ("<u4" if max(sizes) > 65_536 else "<u2")
+        assert max(map(len, tokens.blocks())) == min(rows, 16)
+        counters = count_codes(tokens)
+    for layer, counter in enumerate(counters):
+        columns = [[frame[layer] for frame in clip] for clip in clips]
+        counts = Counter(code for column in columns for code in column)
+        pairs = Counter(pair for column in columns for pair in itertools.pairwise(column))
+        assert {code: int(counter.counts()[code]) for code in np.flatnonzero(counter.counts())} == counts
+        keys, repeats = counter.pairs()
+        assert {divmod(int(k), sizes[layer]): int(n) for k, n in zip(keys, repeats, strict=True)} == pairs
 
 
 @pytest.mark.usefixtures("counting")

@@ -13,7 +13,7 @@ from test_inspect_codebook import codebook_report, latents_file, run, tokenizer_
 from vqtool.cli.codebook_view import show
 from vqtool.comparison import Comparison, Moved, Shift, jensen_shannon
 from vqtool.errors import UsageError
-from vqtool.inspection import LayerUsage
+from vqtool.usage import LayerUsage
 
 
 def compared(one: Path, other: Path) -> Comparison:

@@ -10,31 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run, Silent, small_config, write_motion
-from motion_samples import BODY, smooth, write
+from conftest import Run, write_motion
+from motion_samples import BODY, smooth
 from worker_tasks import Backwards, Dangerous
 
-from vqtool.cli import main
 from vqtool.nn.codec import Codec, load
 from vqtool.nn.evaluation import Evaluation, evaluate, evaluate_layers
 from vqtool.store import MotionSet, create_motion
 
 Trained = Callable[[str], Path]
 SMALL = ["--set", "model.width=16", "--set", "model.latent_dim=8", "--set", "bottleneck.codebook_size=16"]
-
-
-@pytest.fixture(scope="module")
-def walks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A run of three layers, and the motion of layout joints that it was trained on."""
-    from vqtool.nn.trainer import train
-
-    folder = tmp_path_factory.mktemp("walks")
-    for number in range(5):
-        write(folder / "mocap" / f"walk.{number}.bvh", smooth(40 + 30 * number, number))
-    assert main(["import", str(folder / "mocap"), "-o", str(folder / "motion.h5"), "-q"]) == 0
-    with MotionSet([folder / "motion.h5"]) as motion:
-        train(small_config("rvq"), motion, folder / "run", Silent(), device="cpu")
-    return folder / "run", folder / "motion.h5"
 
 
 def read_csv(path: str) -> list[dict[str, str]]:

@@ -16,9 +16,10 @@ from typer.testing import CliRunner, Result
 from vqtool.cli.codebook_view import show, terminal
 from vqtool.cli.inspect_codebook import inspect_codebook
 from vqtool.errors import DataError, MissingInputError, OutputError, UsageError
-from vqtool.inspection import CodebookReport, LatentReport, LayerUsage, inspect
+from vqtool.inspection import inspect
 from vqtool.tokenizer_file import TokenizerFile
 from vqtool.tokens import TokenHeader, create_latents, create_tokens
+from vqtool.usage import CodebookReport, LatentReport, LayerUsage
 
 app = typer.Typer()
 app.command()(inspect_codebook)
@@ -395,12 +396,14 @@ def test_a_plot_without_matplotlib_says_what_to_install(tmp_path: Path, monkeypa
     assert "pip install 'vqtool[plot]'" in str(result.exception)
 
 
-def test_inspecting_tokens_imports_neither_torch_nor_matplotlib(tmp_path: Path) -> None:
+def test_inspecting_tokens_imports_only_what_it_needs(tmp_path: Path) -> None:
     path = tokens_file(tmp_path / "t.h5", [0, 1], 2)
     script = (
         "import sys, pathlib\n"
         "from vqtool.cli.inspect_codebook import inspect_codebook\n"
         "assert not {'h5py', 'numpy'} & sys.modules.keys()\n"
+        f"inspect_codebook(pathlib.Path({str(path)!r}), as_json=True)\n"
+        "assert not {'tomllib', 'safetensors', 'rich.console'} & sys.modules.keys()\n"
         f"inspect_codebook(pathlib.Path({str(path)!r}))\n"
         "assert not {'torch', 'matplotlib'} & sys.modules.keys()\n"
     )

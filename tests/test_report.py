@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run, Silent, small_config
-from motion_samples import BODY, smooth, write
+from conftest import Run
+from motion_samples import BODY
 
 from vqtool.cli import main
 from vqtool.codebook import principal_map
@@ -62,20 +62,6 @@ class Reader(HTMLParser):
 
     def blob(self, name: str) -> str:
         return self.texts[f"blob-{name}"]
-
-
-@pytest.fixture(scope="module")
-def walks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A run of three layers, and the motion of layout joints that it was trained on."""
-    from vqtool.nn.trainer import train
-
-    folder = tmp_path_factory.mktemp("walks")
-    for number in range(6):
-        write(folder / "mocap" / f"walk.{number}.bvh", smooth(41 + 7 * number, number))
-    assert main(["import", str(folder / "mocap"), "-o", str(folder / "motion.h5"), "-q"]) == 0
-    with MotionSet([folder / "motion.h5"]) as motion:
-        train(small_config("rvq"), motion, folder / "run", Silent(), device="cpu")
-    return folder / "run", folder / "motion.h5"
 
 
 @pytest.fixture(scope="module")

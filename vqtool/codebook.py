@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vqtool.tokens import TokenSet
+if TYPE_CHECKING:
+    from vqtool.tokens import TokenSet
 
 TABLE_CELLS = 20_000_000  # K x K tables of pairs, 8 bytes a cell, all layers together
 LISTED_PAIRS = 1 << 22  # distinct pairs listed where the tables would be larger, 16 bytes each, all layers together

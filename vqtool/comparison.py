@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vqtool.codebook import entropy
-from vqtool.inspection import SCHEMA_VERSION, CodebookReport, LayerUsage
+from vqtool.usage import SCHEMA_VERSION, CodebookReport, LayerUsage
 
 ALIKE, SHIFTED, DIFFERENT, APART = "alike", "shifted", "different", "not comparable"
 SLIGHT, MUCH = 0.05, 0.3  # bits of divergence beyond chance that part "alike", "shifted" and "different"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vqtool.errors import DataError
-from vqtool.inspection import FEW_USED, SOME_USED
+from vqtool.usage import FEW_USED, SOME_USED
 
 RATE_SECONDS = 60.0  # over which the speed is measured
 FALLEN = 0.7  # of the best perplexity; below, and with few codes left, a codebook is collapsing

@@ -24,10 +24,10 @@ import numpy as np
 from vqtool.codebook import principal_map
 from vqtool.errors import printable
 from vqtool.features import recover_positions
-from vqtool.inspection import CodebookReport
 from vqtool.metrics import JointErrors
 from vqtool.motion import column_groups, column_names
 from vqtool.skeleton import PUBLISHED_TREES
+from vqtool.usage import CodebookReport
 
 if TYPE_CHECKING:
     from vqtool.nn.survey import Survey

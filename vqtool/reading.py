@@ -11,6 +11,10 @@ from typing import BinaryIO
 
 from vqtool.errors import DataError, MissingInputError, StorageError
 
+MAX_COLUMNS = 1 << 20  # of a frame: a row is always read whole
+LARGE_BYTES = 64 << 20  # smaller data may shrink as far as it likes;
+MAX_EXPANSION = 200  # larger data that grows more than so many times when it is read is no motion
+
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
@@ -53,3 +57,17 @@ def read_text(path: Path, limit: int) -> bytes:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError("is UTF-16 text; save it as UTF-8", file=path)
     return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
+
+
+def check_columns(path: Path, dataset: str | None, columns: int) -> None:
+    """DataError for more columns than a row may have."""
+    if columns > MAX_COLUMNS:
+        what = f"has {columns:,} columns; motion has at most {MAX_COLUMNS:,}"
+        raise DataError(what, file=path, dataset=dataset)
+
+
+def check_expansion(path: Path, dataset: str, size: int, stored: int) -> None:
+    """DataError for much data that takes next to nothing in its file, as no motion does but a bomb."""
+    if size > LARGE_BYTES and size > MAX_EXPANSION * stored:
+        what = f"would grow from {stored:,} to {size:,} bytes, as only zeros do; write it again without compression"
+        raise DataError(what, file=path, dataset=dataset)

@@ -7,7 +7,7 @@ import io
 import numpy as np
 
 from vqtool.errors import UsageError
-from vqtool.inspection import ACTIVE_VARIANCE, CodebookReport, LatentReport
+from vqtool.usage import ACTIVE_VARIANCE, CodebookReport, LatentReport
 
 
 def require_matplotlib() -> None:

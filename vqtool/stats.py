@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,16 +70,20 @@ def column_stats(motion: MotionSet, clips: list[int], digest: Any = None) -> Col
     `digest`, one of hashlib, is fed all frames as float32.
     """
     stats = ColumnStats.empty(motion.dim)
-    for clip in clips:
-        for frames in motion.blocks(clip):
-            if digest is not None:
-                digest.update(np.ascontiguousarray(frames, dtype="<f4").data)
-            stats = stats.merge(ColumnStats.of(frames))
+    for frames in _blocks(motion, clips, digest):
+        stats = stats.merge(ColumnStats.of(frames))
     return stats
 
 
 def hash_clips(motion: MotionSet, clips: list[int], digest: Any) -> None:
     """Feed `digest` what `column_stats` feeds it."""
+    for _ in _blocks(motion, clips, digest):
+        pass
+
+
+def _blocks(motion: MotionSet, clips: list[int], digest: Any) -> Iterator[np.ndarray]:
     for clip in clips:
         for frames in motion.blocks(clip):
-            digest.update(np.ascontiguousarray(frames, dtype="<f4").data)
+            if digest is not None:
+                digest.update(np.ascontiguousarray(frames, dtype="<f4").data)
+            yield frames

@@ -1,13 +1,9 @@
-"""motion.h5: clips of motion end to end in one file; written clip by clip, read by window.
-
-Any other HDF5 file reads as motion too: each of its [T, D] datasets is a clip.
-"""
+"""motion.h5: clips of motion end to end in one file, written clip by clip; and files of clips as one set of them."""
 
 from __future__ import annotations
 
 import bisect
 import contextlib
-import fnmatch
 import hashlib
 import json
 from collections import Counter
@@ -16,35 +12,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import h5py
 import numpy as np
 
 import vqtool
 from vqtool import signals
-from vqtool.companions import Companions, joined, read_companions, some
+from vqtool.companions import Companions, joined, read_companions
+from vqtool.datasets import DatasetFile, check_size
 from vqtool.errors import DataError, UsageError
 from vqtool.flat import FlatReader, FlatWriter
-from vqtool.hdf5 import (
-    attribute,
-    block_rows,
-    check_dataset,
-    damaged,
-    has_numbers,
-    open_hdf5,
-    read_rows,
-    walk,
-)
+from vqtool.hdf5 import attribute, block_rows, damaged, open_hdf5
 from vqtool.publish import publish
-from vqtool.remote import RemotePath, located
+from vqtool.remote import located
 from vqtool.shards import Shard, read_shard
 from vqtool.splits import held_out, selected
 
 if TYPE_CHECKING:
     from vqtool.tokenizer_file import TokenizerFile
-
-MAX_COLUMNS = 1 << 20  # of a frame: a row is always read whole
-LARGE_BYTES = 64 << 20  # smaller data may shrink as far as it likes;
-MAX_EXPANSION = 200  # larger data that grows more than so many times when it is read is no motion
 
 
 class MotionWriter:
@@ -123,29 +106,6 @@ def create_motion(
         writer.close()
 
 
-def check_columns(path: Path, dataset: str | None, columns: int) -> None:
-    """DataError for more columns than a row may have."""
-    if columns > MAX_COLUMNS:
-        what = f"has {columns:,} columns; motion has at most {MAX_COLUMNS:,}"
-        raise DataError(what, file=path, dataset=dataset)
-
-
-def check_expansion(path: Path, dataset: str, size: int, stored: int) -> None:
-    """DataError for much data that takes next to nothing in its file, as no motion does but a bomb."""
-    if size > LARGE_BYTES and size > MAX_EXPANSION * stored:
-        what = f"would grow from {stored:,} to {size:,} bytes, as only zeros do; write it again without compression"
-        raise DataError(what, file=path, dataset=dataset)
-
-
-def _check_size(path: Path, dataset: h5py.Dataset) -> None:
-    """DataError for what reading would take unbounded memory or time."""
-    name = dataset.name
-    check_columns(path, name, int(np.prod(dataset.shape[1:], dtype=object)))
-    if dataset.id.get_create_plist().get_nfilters():
-        size = int(np.prod(dataset.shape, dtype=object)) * dataset.dtype.itemsize
-        check_expansion(path, name, size, dataset.id.get_storage_size())
-
-
 class _Source(Protocol):
     """One input file as a list of clips."""
 
@@ -183,7 +143,7 @@ class _MotionFile:
 
     def _open(self) -> None:
         with damaged(self.path, "frames"):
-            _check_size(self.path, self._flat.rows["frames"])
+            check_size(self.path, self._flat.rows["frames"])
         self.names = self._flat.names
         self.lengths = np.diff(self._flat.offsets)
         self.dim = int(self._flat.rows["frames"].shape[1])
@@ -231,124 +191,6 @@ class _MotionFile:
 
     def close(self) -> None:
         self._flat.close()
-
-
-class DatasetFile:
-    """Any other HDF5 file: every [T, D] or [T, J, 3] dataset of numbers is a clip, its path its name."""
-
-    finite = False
-
-    def __init__(self, path: Path, pattern: str | None) -> None:
-        self.path = path
-        self._h5 = open_hdf5(path)
-        try:
-            with damaged(path):
-                self._open(pattern)
-        except BaseException:
-            self._h5.close()
-            raise
-
-    def _open(self, pattern: str | None) -> None:
-        path = self.path
-        self.names: list[str] = []
-        lengths: list[int] = []
-        self._last: tuple[int, h5py.Dataset | None] = (-1, None)
-        rate_of: dict[str, Any] = {}  # of groups
-        others: list[str] = []
-        widths: dict[int, str] = {}
-        rates: dict[float, str] = {}
-        for dataset in walk(path, self._h5):
-            name = dataset.name.lstrip("/")
-            if pattern is not None and not _matches(name, pattern):
-                others.append(f"{name} ({_described(dataset)})")
-                continue
-            if not has_numbers(dataset) or not _is_clip(dataset.shape):
-                others.append(f"{name} ({_described(dataset)})")
-                continue
-            with damaged(path, name):
-                check_dataset(path, dataset)
-                _check_size(path, dataset)
-            self.names.append(name)
-            lengths.append(len(dataset))
-            widths.setdefault(int(np.prod(dataset.shape[1:])), name)
-            if (rate := attribute(dataset, "fps")) is None:
-                rate = _rate_of_group(dataset.parent, rate_of)
-            if isinstance(rate, list) and len(rate) == 1:  # MATLAB and numpy write [30.0]
-                rate = rate[0]
-            if isinstance(rate, int | float) and not isinstance(rate, bool):
-                rates.setdefault(float(rate), name)
-        if not self.names:
-            which = f"that matches --dataset {pattern!r}" if pattern else "of numbers"
-            what = f"but {some(others)}" if others else "and no links are followed"
-            raise DataError(f"holds no [T, D] dataset {which}, {what}", file=path)
-        if len(widths) > 1:
-            listed = ", ".join(f"{name} has {width} columns" for width, name in list(widths.items())[:4])
-            raise DataError(f"its datasets differ: {listed}; choose with --dataset 'PATTERN'", file=path)
-        if len(rates) > 1:
-            listed = ", ".join(f"{name} {rate:g}" for rate, name in list(rates.items())[:4])
-            raise DataError(f"its clips differ in fps: {listed}; choose with --dataset 'PATTERN'", file=path)
-        self.lengths = np.array(lengths, dtype=np.int64)
-        self.dim = next(iter(widths))
-        self.fps = next(iter(rates), None)
-        self.layout = str(attribute(self._h5, "layout") or "raw")
-        self.companions = Companions()
-
-    def read(self, clip: int, start: int, stop: int) -> np.ndarray:
-        """Frames [start, stop) of a clip, [n, D] float32."""
-        # Only one is open at a time: HDF5 keeps some MB of chunks for each that is.
-        if self._last[0] != clip:
-            with damaged(self.path, self.names[clip]):
-                self._last = clip, self._h5[self.names[clip]]
-        rows = read_rows(self.path, self._last[1], start, stop)
-        with np.errstate(over="ignore", invalid="ignore"):  # 1e300 becomes infinite, which `blocks` tells
-            return rows.reshape(len(rows), self.dim).astype(np.float32, copy=False)
-
-    def verify(self) -> None:
-        """Nothing to compare with: such a file has no SHA-256."""
-
-    def place(self, clip: int) -> str:
-        """The dataset of a clip."""
-        return f"/{self.names[clip]}"
-
-    def identity(self) -> str:
-        """Size and time of change: such a file has no SHA-256, and to read it all takes as long as some work on it."""
-        stat = self.path.stat()
-        return f"{stat.st_size} {stat.st_mtime_ns}" + (f" {stat.st_ino}" if isinstance(self.path, RemotePath) else "")
-
-    def close(self) -> None:
-        """Close the file."""
-        self._last = (-1, None)
-        self._h5.close()
-
-
-def _rate_of_group(group: h5py.Group, known: dict[str, Any]) -> Any:
-    """The attribute fps of a group or of the nearest around it that has one; None where there is none."""
-    name = group.name
-    if name not in known:
-        rate = attribute(group, "fps")
-        known[name] = rate if rate is not None or name == "/" else _rate_of_group(group.parent, known)
-    return known[name]
-
-
-def _described(dataset: h5py.Dataset) -> str:
-    """Shape and type in a few letters; numpy has no word for some types."""
-    try:
-        kind = str(dataset.dtype)
-    except (TypeError, ValueError):
-        kind = "of an unknown type"
-    shape = "empty" if dataset.shape is None else "x".join(map(str, dataset.shape)) or "scalar"
-    return f"{shape} {kind}" if len(kind) <= 20 else f"{shape} of records"
-
-
-def _matches(name: str, pattern: str) -> bool:
-    """Whether a dataset's path fits a pattern, part by part: * and ? do not match a slash."""
-    parts, wanted = name.split("/"), pattern.strip("/").split("/")
-    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
-
-
-def _is_clip(shape: tuple[int, ...] | None) -> bool:
-    """[T, D], or [T, J, 3] positions of J joints; None is an HDF5 dataset without any shape."""
-    return shape is not None and (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3))
 
 
 def _open_source(path: Path, pattern: str | None) -> _Source:

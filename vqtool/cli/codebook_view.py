@@ -16,7 +16,7 @@ from rich.text import Text
 
 from vqtool.comparison import ALIKE, DIFFERENT, Comparison, Moved, Shift
 from vqtool.errors import printable
-from vqtool.inspection import COLLAPSED, FEW, HEALTHY, IDLE, CodebookReport, LatentReport, LayerUsage, Source
+from vqtool.usage import COLLAPSED, FEW, HEALTHY, IDLE, CodebookReport, LatentReport, LayerUsage, Source
 
 WIDTH = 80  # off a terminal
 NARROWEST, WIDEST = 44, 120

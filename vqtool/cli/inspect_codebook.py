@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from vqtool.comparison import Comparison
+    from vqtool.usage import CodebookReport, LatentReport
 
 TOP_USED, TOP_CHANGED = 20, 5  # codes listed by default
 
@@ -50,11 +51,8 @@ def inspect_codebook(
 
     Example: vqtool inspect-codebook imu.tokens.h5 --top 8
     """
-    import json
-
-    from vqtool.cli.codebook_view import show
     from vqtool.errors import UsageError
-    from vqtool.inspection import CodebookReport, inspect
+    from vqtool.inspection import inspect
 
     if watch:
         if other is not None or plot is not None or as_json:
@@ -66,13 +64,8 @@ def inspect_codebook(
     if other is not None:
         if plot is not None:
             raise UsageError("--plot draws one file; leave it out, or compare without it")
-        compared = _compare(path, other)
-        if as_json:
-            typer.echo(json.dumps(compared.to_json(TOP_CHANGED if top is None else top), allow_nan=False))
-        else:
-            show(compared, TOP_CHANGED if top is None else top)
+        _print(_compare(path, other), TOP_CHANGED if top is None else top, as_json)
         return
-    top = TOP_USED if top is None else top
     if plot is not None:
         from vqtool.publish import check_output, publish_bytes
         from vqtool.report import require_matplotlib, usage_plot
@@ -82,19 +75,30 @@ def inspect_codebook(
     report = inspect(path)
     if plot is not None:
         publish_bytes(plot, usage_plot(report), force=force)
-    if as_json:
-        plain = report.to_json(top) if isinstance(report, CodebookReport) else report.to_json()
-        typer.echo(json.dumps(plain, allow_nan=False))
-    else:
-        show(report, top)
+    _print(report, TOP_USED if top is None else top, as_json)
     if plot is not None:
         typer.echo(f"wrote {plot}", err=True)
+
+
+def _print(report: CodebookReport | LatentReport | Comparison, top: int, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        from vqtool.usage import LatentReport
+
+        plain = report.to_json() if isinstance(report, LatentReport) else report.to_json(top)
+        typer.echo(json.dumps(plain, allow_nan=False))
+    else:
+        from vqtool.cli.codebook_view import show
+
+        show(report, top)
 
 
 def _compare(path: Path, other: Path) -> Comparison:
     from vqtool.comparison import Comparison
     from vqtool.errors import UsageError
-    from vqtool.inspection import CodebookReport, inspect
+    from vqtool.inspection import inspect
+    from vqtool.usage import CodebookReport
 
     reports = []
     for one in (path, other):

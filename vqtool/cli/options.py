@@ -109,7 +109,7 @@ def error_rows(found: Evaluation) -> list[tuple[str, str]]:
 
 def layer_rows(found: Evaluation) -> list[tuple[str, str]]:
     """How the codes of each layer are used, for `show_rows`."""
-    from vqtool.inspection import ENOUGH_TOKENS
+    from vqtool.usage import ENOUGH_TOKENS
 
     rows = []
     for q, layer in enumerate(found.layers):

@@ -20,8 +20,7 @@ import numpy as np
 from vqtool.companions import some
 from vqtool.errors import DataError, StorageError
 from vqtool.formats.base import MAX_CLIP_BYTES, Clip, ReadOptions, Recording, as_frames, clip_file
-from vqtool.reading import first_bytes, opened
-from vqtool.store import check_columns, check_expansion
+from vqtool.reading import check_columns, check_expansion, first_bytes, opened
 
 if TYPE_CHECKING:
     from vqtool.store import MotionSet

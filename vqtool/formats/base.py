@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 import numpy as np
 
 from vqtool.errors import DataError
+from vqtool.reading import check_columns
 from vqtool.skeleton import Skeleton, SkeletonMotion
-from vqtool.store import check_columns
 
 if TYPE_CHECKING:
     from vqtool.store import MotionSet

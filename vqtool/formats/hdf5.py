@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, BinaryIO
 import h5py
 import numpy as np
 
+from vqtool.datasets import DatasetFile
 from vqtool.errors import DataError
 from vqtool.formats.base import MAX_CLIP_BYTES, Clip, ReadOptions, Recording
 from vqtool.hdf5 import attribute, open_hdf5, walk
 from vqtool.reading import first_bytes
 from vqtool.splits import SPLITS
-from vqtool.store import DatasetFile
 
 if TYPE_CHECKING:
     from vqtool.store import MotionSet

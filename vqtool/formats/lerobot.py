@@ -13,8 +13,7 @@ import numpy as np
 from vqtool.companions import some
 from vqtool.errors import DataError, UsageError
 from vqtool.formats.base import Clip, ReadOptions, Recording
-from vqtool.reading import read_bytes
-from vqtool.store import check_columns
+from vqtool.reading import check_columns, read_bytes
 
 MAX_INFO_BYTES = 16 << 20
 EPISODES = "episode_index"

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from vqtool.codebook import count_blocks, nearest_pairs
-from vqtool.inspection import CodebookReport, LatentReport, LayerUsage, Source, part_of, source_of
+from vqtool.inspection import part_of, source_of
 from vqtool.motion import column_groups
 from vqtool.nn.codec import Codec, Progress, Span
 from vqtool.nn.evaluation import Evaluation, evaluate
 from vqtool.store import MotionSet
+from vqtool.usage import CodebookReport, LatentReport, LayerUsage, Source
 
 MOST_STEPS = 8  # numbers of layers that are looked at, where there are more
 CONTEXT_S = 0.1  # of a code's typical motion, before and after its own frames

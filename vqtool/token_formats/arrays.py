@@ -18,7 +18,7 @@ from vqtool.exporting import check_folder, safe_stems
 from vqtool.formats.arrays import load_npy
 from vqtool.formats.base import clip_file
 from vqtool.publish import LatchingFile, lock, publish_folder
-from vqtool.store import MAX_COLUMNS
+from vqtool.reading import MAX_COLUMNS
 from vqtool.token_formats.base import Card, CardWriter, Export, Job, Record, read_card, refused, sound
 from vqtool.token_formats.sequences import BadToken, Sequences
 
