@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vqtool.errors import DataError, UsageError
 from vqtool.nn.bottlenecks import BOTTLENECKS, Bottleneck, build_bottleneck, estimators
-from vqtool.nn.bottlenecks.base import Draws, masked_mean
+from vqtool.nn.bottlenecks.base import Draws, masked_mean, squared_distance
 from vqtool.nn.bottlenecks.ema import Codebook, kmeans, segment_sum
 from vqtool.nn.bottlenecks.estimators import bridge, rotated
 from vqtool.nn.bottlenecks.fsq import FSQ, LEVELS
@@ -938,6 +938,21 @@ def test_commitment_does_not_pull_the_codes() -> None:
     rvq = with_codebooks(*EXAMPLE, codebook_update="gradient")
     rvq(EXAMPLE_X.clone().requires_grad_()).losses["commitment"].backward()
     assert all(parameter.grad is None for parameter in rvq.parameters())
+
+
+def test_squared_distance_and_its_gradient_are_those_of_the_plain_formula() -> None:
+    x, target = noise(40, 30).requires_grad_(), noise(40, 30, seed=1).requires_grad_()
+    found = squared_distance(x, target)
+    torch.testing.assert_close(found, (x - target).square().sum())
+    (3 * found).backward()
+    torch.testing.assert_close(x.grad, 6 * (x - target).detach())
+    assert target.grad is None
+
+
+def test_squared_distance_adds_many_numbers_exactly_enough() -> None:
+    x = torch.full((4096, 512), 1.1)
+    exact = 4096 * 512 * float(torch.tensor(1.1)) ** 2
+    assert abs(squared_distance(x, torch.zeros_like(x)).item() / exact - 1) < 1e-6
 
 
 def test_masked_mean_of_nothing_is_zero() -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqtool.errors import UsageError
-from vqtool.nn.bottlenecks.base import Assigned, Bottleneck, BottleneckOutput, full_precision
+from vqtool.nn.bottlenecks.base import Assigned, Bottleneck, BottleneckOutput, full_precision, squared_distance
 from vqtool.nn.bottlenecks.beam import beam_search
 from vqtool.nn.bottlenecks.ema import Codebook, follow
 from vqtool.nn.bottlenecks.estimators import ESTIMATORS, bridge
@@ -207,9 +207,9 @@ class ResidualVQ(Bottleneck):
             codes.append(index if use is None else index.masked_fill(~use, -1))
             counts.append(torch.bincount(chosen, minlength=max(self.codebook_sizes)))
             uses.append(own.numel())
-            commitment.append(F.mse_loss(own, taken.detach(), reduction="sum"))
+            commitment.append(squared_distance(own, taken))
             if layer.update_rule != "ema":
-                codebook.append(F.mse_loss(own.detach(), taken, reduction="sum"))
+                codebook.append(squared_distance(taken, own))
             if self.training:
                 assigned.append((own.detach(), chosen))
             step = self._step(layer, inside, vectors, index)
