@@ -19,6 +19,7 @@ import torch
 
 from benchmarks.machine import description
 from benchmarks.measure import table
+from vqtool.memory import keep_freed_memory
 
 NAMES = ("lookup", "files", "training", "tokens", "startup", "growth")
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    keep_freed_memory()  # as every command does, for the peers too
     page = [HEAD.format(date=time.strftime("%Y-%m-%d")), *description()]
     print("\n".join(page))
     for name in asked.names or NAMES:

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from vqtool import signals
 from vqtool.errors import StorageError, printable
+from vqtool.memory import keep_freed_memory
 
 Task = TypeVar("Task")
 Made = TypeVar("Made")
@@ -186,6 +187,7 @@ def _serve(pipe: Connection) -> None:
     """A worker's life: first the work comes, then one task after the other, until nobody asks any more."""
     for number in (signal.SIGINT, signal.SIGTERM):  # a terminal and SLURM send them to all; the parent ends its workers
         signal.signal(number, signal.SIG_IGN)
+    keep_freed_memory()
     with contextlib.suppress(EOFError, OSError):
         try:
             work = pipe.recv()

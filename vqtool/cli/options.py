@@ -122,7 +122,10 @@ def layer_rows(found: Evaluation) -> list[tuple[str, str]]:
 
 
 def set_threads(threads: int | None) -> None:
-    """Limit torch's one thread pool."""
+    """Limit torch's one thread pool, and make ready for its arrays."""
+    from vqtool.memory import keep_freed_memory
+
+    keep_freed_memory()
     if threads is not None:
         import torch
 
