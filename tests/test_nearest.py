@@ -22,11 +22,14 @@ CODEBOOK = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.5, 0.5]])
 DISTANCES = torch.tensor([[0.2236068, 1.3601471, 0.6708204], [0.8602325, 1.5297059, 1.0198039]])
 
 
-@pytest.fixture(params=[False, True], ids=["addmm", "convolution"])
-def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Each of the two ways to make the product, whatever this machine has."""
-    monkeypatch.setattr(search, "has_avx512", lambda: request.param)
-    return bool(request.param)
+@pytest.fixture(params=["addmm", "convolution", "addmm, blocks of codes"])
+def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each of the two ways to make the product, whatever this machine has, and as with many codes."""
+    monkeypatch.setattr(search, "has_avx512", lambda: request.param == "convolution")
+    if "blocks" in request.param:
+        monkeypatch.setattr(search, "BLOCK_CODES", 64)
+        monkeypatch.setattr(search, "FEW", 7)
+    return str(request.param)
 
 
 @pytest.fixture
@@ -64,7 +67,7 @@ def test_worked_example_has_these_distances() -> None:
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_worked_example_takes_code_0_twice(product: bool, exact: bool) -> None:
+def test_worked_example_takes_code_0_twice(product: str, exact: bool) -> None:
     assert nearest(VECTORS, CODEBOOK, exact=exact).tolist() == [0, 0]
 
 
@@ -80,17 +83,17 @@ def test_worked_example_uses_a_third_of_the_codes_at_perplexity_1() -> None:
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("codes", [1, 2, 64, 65, 128, 513])
 @pytest.mark.parametrize(("count", "dim"), [(1, 1), (7, 2), (100, 16), (65, 128)])
-def test_nearest_is_what_brute_force_finds(product: bool, count: int, dim: int, codes: int, exact: bool) -> None:
+def test_nearest_is_what_brute_force_finds(product: str, count: int, dim: int, codes: int, exact: bool) -> None:
     vectors, codebook = noise(count, dim, seed=codes), noise(codes, dim, seed=codes + 1)
     assert nearest(vectors, codebook, exact=exact).equal(brute_force(vectors, codebook))
 
 
-def test_nearest_is_what_brute_force_finds_among_8192_codes(product: bool) -> None:
+def test_nearest_is_what_brute_force_finds_among_8192_codes(product: str) -> None:
     vectors, codebook = noise(50, 8), noise(8192, 8, seed=1)
     assert nearest(vectors, codebook).equal(brute_force(vectors, codebook))
 
 
-def test_nearest_is_what_brute_force_finds_over_several_blocks(product: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nearest_is_what_brute_force_finds_over_several_blocks(product: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "BLOCK_SCORES", 1 << 14)
     vectors, codebook = noise(1000, 4), noise(130, 4, seed=1)
     for exact in (True, False):
@@ -98,14 +101,14 @@ def test_nearest_is_what_brute_force_finds_over_several_blocks(product: bool, mo
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_no_vectors_give_no_indices(product: bool, exact: bool) -> None:
+def test_no_vectors_give_no_indices(product: str, exact: bool) -> None:
     indices = nearest(torch.zeros(0, 3), noise(5, 3), exact=exact)
     assert indices.shape == (0,)
     assert indices.dtype == torch.int64
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_vectors_that_lie_transposed_in_memory_are_searched_alike(product: bool, exact: bool) -> None:
+def test_vectors_that_lie_transposed_in_memory_are_searched_alike(product: str, exact: bool) -> None:
     vectors, codebook = noise(6, 40), noise(70, 6, seed=1)
     assert nearest(vectors.T, codebook, exact=exact).equal(brute_force(vectors.T, codebook))
 
@@ -113,13 +116,13 @@ def test_vectors_that_lie_transposed_in_memory_are_searched_alike(product: bool,
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_a_vector_that_is_not_finite_still_gets_an_index_inside_the_codebook(
-    product: bool, value: float, exact: bool
+    product: str, value: float, exact: bool
 ) -> None:
     index = int(nearest(torch.tensor([[value, 0.5]]), noise(5, 2), exact=exact))
     assert 0 <= index < 5
 
 
-def test_search_changes_neither_vectors_nor_codebook(product: bool) -> None:
+def test_search_changes_neither_vectors_nor_codebook(product: str) -> None:
     vectors, codebook = hard_case()
     before = vectors.clone(), codebook.clone()
     decide(vectors, codebook, torch.full((len(vectors),), 1e-3))
@@ -131,13 +134,13 @@ def test_search_changes_neither_vectors_nor_codebook(product: bool) -> None:
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_a_tie_goes_to_the_lowest_index(product: bool, exact: bool) -> None:
+def test_a_tie_goes_to_the_lowest_index(product: str, exact: bool) -> None:
     codebook = torch.tensor([[9.0, 9.0], [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
     assert nearest(torch.zeros(1, 2), codebook, exact=exact).tolist() == [1]
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_a_tie_across_groups_of_64_goes_to_the_lowest_index(product: bool, exact: bool) -> None:
+def test_a_tie_across_groups_of_64_goes_to_the_lowest_index(product: str, exact: bool) -> None:
     codebook = torch.full((200, 2), 5.0)
     codebook[[70, 71, 130, 199]] = torch.tensor([1.0, 2.0])
     assert nearest(torch.tensor([[1.0, 2.0]]), codebook, exact=exact).tolist() == [70]
@@ -146,7 +149,7 @@ def test_a_tie_across_groups_of_64_goes_to_the_lowest_index(product: bool, exact
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("dim", [1, 2, 7, 31, 100])
 def test_of_equal_codes_the_first_is_taken_whatever_the_product_rounds_to(
-    product: bool, dim: int, dtype: torch.dtype
+    product: str, dim: int, dtype: torch.dtype
 ) -> None:
     for codes, copies in [(21, 3), (31, 2), (32, 2), (64, 2)]:
         once = noise(codes, dim, seed=codes).to(dtype)
@@ -159,19 +162,17 @@ def test_of_equal_codes_the_first_is_taken_whatever_the_product_rounds_to(
 # Exact mode
 
 
-def test_float32_alone_gets_the_hard_case_wrong(product: bool) -> None:
+def test_float32_alone_gets_the_hard_case_wrong(product: str) -> None:
     vectors, codebook = hard_case()
     assert not nearest(vectors, codebook, exact=False).equal(brute_force(vectors, codebook))
 
 
-def test_exact_mode_gets_the_hard_case_right(product: bool) -> None:
+def test_exact_mode_gets_the_hard_case_right(product: str) -> None:
     vectors, codebook = hard_case()
     assert nearest(vectors, codebook).equal(brute_force(vectors, codebook))
 
 
-def test_exact_mode_gets_the_hard_case_right_over_several_blocks(
-    product: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exact_mode_gets_the_hard_case_right_over_several_blocks(product: str, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, codebook = hard_case()
     tolerance = torch.linspace(0, 0.1, len(vectors))
     whole = decide(vectors, codebook, tolerance)
@@ -183,19 +184,19 @@ def test_exact_mode_gets_the_hard_case_right_over_several_blocks(
 
 
 @pytest.mark.parametrize("rows", [1, 64, 299])
-def test_exact_mode_does_not_depend_on_the_batch(product: bool, rows: int) -> None:
+def test_exact_mode_does_not_depend_on_the_batch(product: str, rows: int) -> None:
     vectors, codebook = hard_case()
     parts = torch.cat([nearest(part, codebook) for part in vectors.split(rows)])
     assert parts.equal(nearest(vectors, codebook))
 
 
-def test_exact_mode_does_not_depend_on_the_order_of_the_rows(product: bool) -> None:
+def test_exact_mode_does_not_depend_on_the_order_of_the_rows(product: str) -> None:
     vectors, codebook = hard_case()
     order = torch.randperm(len(vectors), generator=torch.Generator().manual_seed(0))
     assert nearest(vectors[order], codebook).equal(nearest(vectors, codebook)[order])
 
 
-def test_exact_mode_does_not_depend_on_the_number_of_threads(product: bool, two_threads: None) -> None:
+def test_exact_mode_does_not_depend_on_the_number_of_threads(product: str, two_threads: None) -> None:
     vectors, codebook = hard_case(3000)
     both = nearest(vectors, codebook)
     torch.set_num_threads(1)
@@ -211,12 +212,12 @@ def test_exact_mode_does_not_depend_on_the_library(monkeypatch: pytest.MonkeyPat
     assert found[0].equal(found[1])
 
 
-def test_exact_mode_finds_the_same_in_float64(product: bool) -> None:
+def test_exact_mode_finds_the_same_in_float64(product: str) -> None:
     vectors, codebook = hard_case()
     assert nearest(vectors.double(), codebook.double()).equal(nearest(vectors, codebook))
 
 
-def test_search_under_autocast_is_in_full_precision(product: bool) -> None:
+def test_search_under_autocast_is_in_full_precision(product: str) -> None:
     vectors, codebook = noise(500, 16), noise(200, 16, seed=1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for exact in (True, False):
@@ -262,7 +263,7 @@ def test_no_move_within_the_tolerance_changes_a_decision_that_is_not_flagged(
 
 @pytest.mark.parametrize(("margin", "flagged"), [(0.0, True), (0.99e-3, True), (1.01e-3, False)])
 def test_a_decision_is_flagged_exactly_when_the_boundary_is_within_the_tolerance(
-    product: bool, margin: float, flagged: bool
+    product: str, margin: float, flagged: bool
 ) -> None:
     vectors = torch.tensor([[0.5 - margin], [2.5 + margin]])
     indices, unsure = decide(vectors, torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.full((2,), 1e-3))
@@ -276,10 +277,10 @@ def test_a_tolerance_belongs_to_its_row() -> None:
     assert unsure.tolist() == [False, True, False]
 
 
-def test_the_only_code_is_never_in_doubt(product: bool) -> None:
+def test_the_only_code_is_never_in_doubt(product: str) -> None:
     assert not decide(noise(20, 3), noise(1, 3), torch.full((20,), 0.1))[1].any()
 
 
-def test_without_a_tolerance_only_ties_are_in_doubt(product: bool) -> None:
+def test_without_a_tolerance_only_ties_are_in_doubt(product: str) -> None:
     vectors = torch.tensor([[0.5], [0.5 - 1e-5]])
     assert decide(vectors, torch.tensor([[0.0], [1.0]]))[1].tolist() == [True, False]

@@ -1,7 +1,7 @@
 """The one search: the nearest code vector of each latent, without ever building the [N, K] distance matrix.
 
 |x - e|^2 / 2 = |x|^2 / 2 + (|e|^2 / 2 - x e), so the smallest score |e|^2 / 2 - x e decides. Scores are made in
-blocks of a few MB by one matrix product each. Ties go to the lowest index.
+blocks of a few MB by one matrix product each, of which a running minimum is kept. Ties go to the lowest index.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from torch import Tensor
 
 GROUP = 64  # codes whose minimum is taken together: amin is several times as fast as argmin
 BLOCK_SCORES = 1 << 20  # 4 MB of float32, read while they are in a CPU's cache
+BLOCK_CODES = 4096  # of more codes at once, blocks are so flat that the product is half as fast
+FEW = 4096  # vectors whose distances are looked at together
 
 
 @torch.no_grad()
@@ -25,21 +27,20 @@ def nearest(vectors: Tensor, codebook: Tensor, *, exact: bool = True) -> Tensor:
     """
     if exact:
         return decide(vectors, codebook)[0]
-    indices = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
-    for start, block, scores in _scores(vectors, codebook):
-        indices[start : start + len(block)] = _best(scores)
-    return indices.clamp_max_(len(codebook) - 1)  # infinite vectors make NaN of the padding, and NaN comes first
+    found = _Smallest(vectors)
+    for rows, first, scores in _scores(vectors, codebook):
+        found.see(rows, first, *_best(scores))
+    return found.indices.clamp_max_(len(codebook) - 1)  # infinite vectors make NaN of the padding, and NaN comes first
 
 
 @torch.no_grad()
 def sampled(vectors: Tensor, codebook: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
     """Indices [N] drawn with the probabilities softmax(-|x - e|^2 / temperature), by Gumbel's trick."""
-    indices = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
-    for start, block, scores in _scores(vectors, codebook):
+    found = _Smallest(vectors)
+    for rows, first, scores in _scores(vectors, codebook):
         waits = torch.empty(scores.shape).exponential_(generator=generator).clamp_min_(1e-20)  # -log is Gumbel noise
-        noisy = scores * (2 / temperature) + waits.log_().to(scores)
-        indices[start : start + len(block)] = _best(noisy)
-    return indices.clamp_max_(len(codebook) - 1)
+        found.see(rows, first, *_best(scores * (2 / temperature) + waits.log_().to(scores)))
+    return found.indices.clamp_max_(len(codebook) - 1)
 
 
 @torch.no_grad()
@@ -48,32 +49,60 @@ def decide(vectors: Tensor, codebook: Tensor, tolerance: Tensor | None = None) -
 
     A move by t changes the difference of two scores by at most t |e1 - e2| <= t (|x - e1| + |x - e2|).
     """
-    indices = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
+    found = _Smallest(vectors)
+    for rows, first, scores in _scores(vectors, codebook):
+        found.see(rows, first, *_best_two(scores))
     unsure = torch.zeros(len(vectors), dtype=torch.bool, device=vectors.device)
-    for start, block, scores in _scores(vectors, codebook):
-        rows = slice(start, start + len(block))
-        best, index, second = _best_two(scores)
+    for start in range(0, len(vectors), FEW):
+        rows = slice(start, start + FEW)
+        block, best, second = vectors[rows], found.best[rows], found.second[rows]
         near, far = _distance(block, best), _distance(block, second)
         slack = 0.0 if tolerance is None else tolerance[rows] * (near + far)
         rounding = _rounding(block, codebook, near)
         close = (second - best <= slack + rounding) & second.isfinite()  # the only code of a codebook is sure
-        indices[rows] = index
         if vectors.dtype == torch.float64:
-            indices[rows] = _lowest_of_equals(scores, best, index, second - best <= rounding, rounding)
+            tied = start + (second - best <= rounding).nonzero()[:, 0]
+            limit = (best + rounding)[tied - start]
+            found.indices[tied] = _lowest_of_equals(vectors[tied], codebook, found.indices[tied], limit)
             unsure[rows] = close
             continue
-        again = close.nonzero()[:, 0]
+        again = start + close.nonzero()[:, 0]
         if len(again):
-            limit = None if tolerance is None else tolerance[rows][again].double()
-            indices[start + again], unsure[start + again] = decide(block[again].double(), codebook.double(), limit)
-    return indices.clamp_max_(len(codebook) - 1), unsure
+            limit = None if tolerance is None else tolerance[again].double()
+            found.indices[again], unsure[again] = decide(vectors[again].double(), codebook.double(), limit)
+    return found.indices.clamp_max_(len(codebook) - 1), unsure
+
+
+class _Smallest:
+    """The smallest scores of vectors [N] so far, whose they are, and the second smallest; codes come in order."""
+
+    def __init__(self, vectors: Tensor) -> None:
+        self.best, self.second = vectors.new_empty(2, len(vectors))
+        self.indices = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
+
+    def see(self, rows: slice, first: int, best: Tensor, index: Tensor, second: Tensor | None = None) -> None:
+        """Take in the smallest scores [n] of these rows among a block of codes, of which the first has that number."""
+        if first == 0:
+            self.best[rows], self.indices[rows] = best, index
+            if second is not None:
+                self.second[rows] = second
+            return
+        before = self.best[rows]
+        if second is not None:
+            self.second[rows] = torch.minimum(torch.maximum(before, best), torch.minimum(self.second[rows], second))
+        better = best < before
+        self.indices[rows] = torch.where(better, index + first, self.indices[rows])
+        self.best[rows] = torch.where(better, best, before)
 
 
 @torch.no_grad()
 def half_distances(vectors: Tensor, codebook: Tensor) -> Tensor:
     """|x - e|^2 / 2 of all pairs, [N, K]: for few vectors."""
-    scores = torch.cat([scores.clone() for _, _, scores in _scores(vectors, codebook)])[:, : len(codebook)]
-    return scores + vectors.square().sum(1, keepdim=True) / 2
+    found = vectors.new_empty(len(vectors), len(codebook))
+    for rows, first, scores in _scores(vectors, codebook):
+        codes = slice(first, first + scores.shape[1])
+        found[rows, codes] = scores[:, : found[:, codes].shape[1]]
+    return found + vectors.square().sum(1, keepdim=True) / 2
 
 
 def unit_roundoff(vectors: Tensor) -> float:
@@ -96,21 +125,27 @@ def _rounding(vectors: Tensor, codebook: Tensor, near: Tensor) -> Tensor:
     return 16 * codebook.shape[1] ** 0.5 * unit_roundoff(vectors) * (norm * length + length.square() / 2)
 
 
-def _scores(vectors: Tensor, codebook: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """(first row, block of vectors [n, C], scores [n, K']) with K' = K padded to whole groups by infinite scores.
+def _scores(vectors: Tensor, codebook: Tensor) -> Iterator[tuple[slice, int, Tensor]]:
+    """(rows, first code, scores [n, k]) of blocks of vectors with blocks of codes, the codes of each vector in order.
 
-    All scores lie in the same memory: mapping fresh pages for each block takes a tenth of the time.
+    The last codes are padded to whole groups by infinite scores. All scores lie in the same memory: mapping fresh pages
+    for each block takes a tenth of the time.
     """
     padding = -len(codebook) % GROUP
     bias = F.pad(codebook.square().sum(1) / 2, (0, padding), value=torch.inf)
     weight = F.pad(-codebook, (0, 0, 0, padding))  # [K', C]
-    rows = min(len(vectors), max(GROUP, BLOCK_SCORES // len(weight)))
-    memory = torch.empty(rows, len(weight), dtype=vectors.dtype, device=vectors.device)
-    for start in range(0, len(vectors), max(1, rows)):
-        block = vectors[start : start + rows]
-        with torch.autocast(vectors.device.type, enabled=False):  # bfloat16 search changes up to 1 % of the codes
-            scores = _product(block, weight, bias, memory[: len(block)])
-        yield start, block, scores
+    codes = min(len(weight), BLOCK_CODES)
+    count = max(1, min(len(vectors), max(GROUP, BLOCK_SCORES // codes)))
+    memory = vectors.new_empty(count * codes)
+    for first in range(0, len(weight), codes):
+        own, own_bias = weight[first : first + codes], bias[first : first + codes]
+        for start in range(0, len(vectors), count):
+            rows = slice(start, min(start + count, len(vectors)))
+            block = vectors[rows]
+            into = memory[: len(block) * len(own)].view(len(block), len(own))
+            with torch.autocast(vectors.device.type, enabled=False):  # bfloat16 search changes up to 1 % of the codes
+                scores = _product(block, own, own_bias, into)
+            yield rows, first, scores
 
 
 def _product(vectors: Tensor, weight: Tensor, bias: Tensor, memory: Tensor) -> Tensor:
@@ -131,22 +166,25 @@ def has_avx512() -> bool:
     return torch.backends.mkldnn.is_available() and "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
-def _best(scores: Tensor) -> Tensor:
-    """Index of the smallest score in each row, the lowest where several are equal."""
+def _best(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The smallest score in each row and its index, the lowest where several are equal."""
     groups = scores.view(len(scores), -1, GROUP)
-    which = groups.amin(2).argmin(1)
-    winner = groups[torch.arange(len(scores), device=scores.device), which]
-    return which * GROUP + winner.argmin(1)
+    minima = groups.amin(2)
+    which = minima.argmin(1)
+    rows = torch.arange(len(scores), device=scores.device)
+    return minima[rows, which], which * GROUP + groups[rows, which].argmin(1)
 
 
-def _lowest_of_equals(scores: Tensor, best: Tensor, index: Tensor, tied: Tensor, rounding: Tensor) -> Tensor:
-    """Index [n], where tied [n] the lowest of those whose scores differ by no more than rounding.
+def _lowest_of_equals(vectors: Tensor, codebook: Tensor, indices: Tensor, limit: Tensor) -> Tensor:
+    """Indices [n], or lower ones of codes whose scores are no more than `limit` [n] either.
 
     Equal codes do not get equal scores: a product rounds differently at its edges.
     """
-    rows = tied.nonzero()[:, 0]
-    equal = scores[rows] <= (best + rounding)[rows, None]
-    return index.index_put((rows,), equal.to(torch.uint8).argmax(1))
+    for rows, first, scores in _scores(vectors, codebook):
+        equal = scores <= limit[rows, None]
+        here = torch.where(equal.any(1), first + equal.to(torch.uint8).argmax(1), len(codebook))
+        indices[rows] = torch.minimum(indices[rows], here)
+    return indices
 
 
 def _best_two(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
