@@ -111,7 +111,8 @@ def test_winograd_lets_no_frame_through_that_a_tap_does_not_see(causal: bool, di
 
 
 @pytest.mark.parametrize(
-    ("frames", "dilation", "pays"), [(100, 1, True), (100, 3, True), (16, 1, True), (16, 9, False), (16, 3, False)]
+    ("frames", "dilation", "pays"),
+    [(100, 1, True), (100, 3, True), (16, 1, True), (16, 9, False), (16, 3, True), (32, 9, False)],
 )
 def test_winograd_is_taken_where_tiles_spare_products(frames: int, dilation: int, pays: bool) -> None:
     weight = noise(256, 256, 3)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vqtool.nn.bottlenecks.nearest import has_avx512
 
-GAIN = 1.2  # of so many times fewer products _winograd is faster: it adds and subtracts frames too,
+GAIN = 1.15  # of so many times fewer products _winograd is faster: it adds and subtracts frames too,
 CHANNELS = 128  # and of so many channels (docs/log.md)
 
 
