@@ -181,10 +181,10 @@ class Learner:
         """The loss terms of some windows of a step, each a mean over them, and what the bottleneck said."""
         motion, mask = self.sampler.batch(number, rows)
         visible = None if bool(mask.all()) else mask.to(self.device)  # spares the network a multiplication a layer
-        motion, mask = motion.to(self.device), mask.to(self.device)
+        target, mask = self.model.normalizer(motion.to(self.device)), mask.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            output, bottleneck = self._network(motion, visible, quantize=self.model.bottleneck.initialized)
-        return self.loss(output.float(), motion, mask) | bottleneck.losses, bottleneck
+            output, bottleneck = self._network(target, visible, quantize=self.model.bottleneck.initialized)
+        return self.loss(output.float(), target, mask) | bottleneck.losses, bottleneck
 
     def _summing(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Around a part of a step, of which the last one exchanges gradients."""

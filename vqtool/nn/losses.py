@@ -47,9 +47,9 @@ class MotionLoss:
         self.active = [name for name in wanted if usable[name]]
         self.idle = [name for name in wanted if not usable[name]]
 
-    def __call__(self, output: Tensor, motion: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Unweighted terms of output [B, T, D], normalised, against motion [B, T, D] in raw units; mask [B, T]."""
-        kind, away = self.config.reconstruction, output - self.normalizer(motion)
+    def __call__(self, output: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Unweighted terms of output [B, T, D] against target [B, T, D], both normalised; mask [B, T]."""
+        kind, away = self.config.reconstruction, output - target
         terms = {
             "reconstruction": reconstruction(kind, away, mask, self.weights),
             "velocity": velocity(kind, away, mask, self.weights),
@@ -58,7 +58,8 @@ class MotionLoss:
             own = torch.ones_like(self.weights).masked_fill(self.normalizer.constant, 0.0)[self.positions]
             terms["positions"] = reconstruction(kind, away[..., self.positions], mask, own / own.mean())
         if "joints" in self.active:
-            terms["joints"] = joint_distance(self.normalizer.inverse(output), motion, mask) / self.size
+            raw = self.normalizer.inverse(output), self.normalizer.inverse(target)
+            terms["joints"] = joint_distance(*raw, mask) / self.size
         return terms
 
 

@@ -73,22 +73,27 @@ class MotionTokenizer(nn.Module):
         self.downsample = downsample
 
     def forward(
-        self, motion: Tensor, mask: Tensor | None = None, *, quantize: bool = True
+        self, normalised: Tensor, mask: Tensor | None = None, *, quantize: bool = True
     ) -> tuple[Tensor, BottleneckOutput]:
-        """Reconstruct motion [B, T, D]; mask [B, T] is True on valid frames.
+        """Reconstruct motion [B, T, D] in NORMALISED units, where training compares it; mask [B, T] is True on valid
+        frames.
 
-        Returns the reconstruction in NORMALISED units, where training compares it, and what the bottleneck said.
-        With quantize=False the latents skip the bottleneck (the continuous warm-up).
+        Returns the reconstruction and what the bottleneck said. With quantize=False the latents skip the bottleneck
+        (the continuous warm-up).
         """
         tokens = None if mask is None else token_mask(mask, self.downsample)
-        latents = self.latents(motion, tokens)
+        latents = self._latents(normalised, tokens)
         output = self.bottleneck(latents, tokens) if quantize else BottleneckOutput(latents)
         return self.decoder(output.latents, tokens), output
 
     def latents(self, motion: Tensor, tokens: Tensor | None = None) -> Tensor:
         """What the bottleneck is given, [B, L, C], of motion [B, T, D]; tokens [B, L] marks the valid ones."""
+        return self._latents(self.normalizer(motion), tokens)
+
+    def _latents(self, normalised: Tensor, tokens: Tensor | None) -> Tensor:
         frames = None if tokens is None else frame_mask(tokens, self.downsample)
-        return self.encoder(self.normalizer(motion), frames)
+        latents: Tensor = self.encoder(normalised, frames)
+        return latents
 
     def encode(self, motion: Tensor, num_quantizers: int | None = None) -> Tensor:
         """Codes [B, L, Q] of whole clips [B, T, D] of one length."""
