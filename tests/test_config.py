@@ -15,6 +15,7 @@ from vqtool.config import (
     build_config,
     differences,
     flatten,
+    of_run,
     parse_value,
     read_assignments,
     read_environment,
@@ -315,6 +316,13 @@ def test_differences_name_each_setting_with_both_values() -> None:
         "data.dataset: None -> 'a'",
         "train.lr: 0.002 -> 0.5",
     ]
+
+
+def test_a_run_that_goes_on_brings_no_options_of_another_bottleneck_than_the_one_asked_for() -> None:
+    run = {"model.bottleneck": "rvq", "bottleneck.num_quantizers": 3, "train.lr": 0.1}
+    assert of_run(run, [{"train.lr": 0.2}]) == run
+    assert of_run(run, [{"model.bottleneck": "vq"}, {"model.bottleneck": "rvq"}]) == run
+    assert of_run(run, [{"model.bottleneck": "vq"}]) == {"model.bottleneck": "rvq", "train.lr": 0.1}
 
 
 def test_ignored_settings_do_not_differ() -> None:

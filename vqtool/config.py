@@ -190,6 +190,13 @@ def read_run(path: Path) -> dict[str, Any]:
     return EARLIER | read_toml(path)
 
 
+def of_run(run: Mapping[str, Any], given: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a run that goes on has of its settings beside given ones: no options of another bottleneck than theirs."""
+    kinds = [layer["model.bottleneck"] for layer in given if "model.bottleneck" in layer]
+    same = not kinds or kinds[-1] == run.get("model.bottleneck")
+    return {key: value for key, value in run.items() if same or not key.startswith("bottleneck.")}
+
+
 def read_environment(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Settings from variables such as VQTOOL_TRAIN_LR=1e-3; UsageError for a VQTOOL_* variable that means nothing."""
     found = {}
@@ -265,9 +272,10 @@ def _known() -> list[str]:
     return [f"{s}.{f.name}" for s in SECTIONS if s != "bottleneck" for f in fields(getattr(config, s))]
 
 
-def suggestion(name: str, known: Sequence[str] = ()) -> str:
-    """The end of a message that no setting is called so: which one, or which of `known`, was meant; else ""."""
-    return _did_you_mean(_meant(name, _known()) or difflib.get_close_matches(name[:100], known, 1))
+def suggestion(key: str, known: Sequence[str] = ()) -> str:
+    """The end of a message that there is no such key: the setting, or the name of `known`, that was meant; else ""."""
+    close = _meant(key, _known()) or difflib.get_close_matches(key.rpartition(".")[2][:100], known, 1)
+    return _did_you_mean(close)
 
 
 def _nearest(key: str, known: Sequence[str]) -> str:
@@ -283,7 +291,7 @@ def _meant(key: str, known: Sequence[str]) -> list[str]:
     """Settings of that name in other sections, else the one that others call so."""
     name = key.rpartition(".")[2]
     same = [other for other in known if other.rpartition(".")[2] == name]
-    return same or ([MEANT[name]] if name in MEANT else [])
+    return same or ([MEANT[name]] if MEANT.get(name, key) != key else [])
 
 
 def _assign(section: Any, name: str, key: str, value: Any) -> None:

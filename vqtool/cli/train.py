@@ -70,7 +70,7 @@ def train(
     Example: vqtool train sample_data/wrist_imu.h5 -o runs/imu --model rvq --steps 300
     """
     from vqtool import presets
-    from vqtool.config import build_config, read_assignments, read_environment, read_run, read_toml
+    from vqtool.config import build_config, of_run, read_assignments, read_environment, read_run, read_toml
     from vqtool.ranks import launched, share
     from vqtool.store import MotionSet
 
@@ -84,12 +84,13 @@ def train(
     begun = output / "config.toml"
     layers = [
         presets.preset(preset) if preset is not None else {},
-        read_run(begun) if resume and begun.exists() else {},
         read_toml(config) if config is not None else {},
         read_environment(),
         read_assignments(assignments or []),
         {key: value for key, value in given.items() if value is not None},
     ]
+    if resume and begun.exists():
+        layers.insert(0, of_run(read_run(begun), layers))
     settings = build_config(*layers)
     rank, ranks = launched()
     with MotionSet(motion, dataset=settings.data.dataset, fps=settings.data.fps) as clips:

@@ -112,8 +112,13 @@ def check_run(run: Path, config: Config, *, resume: bool, force: bool) -> None:
         raise OutputError("exists and is no folder; choose another -o", file=run)
     if (run / "config.toml").exists() and resume:
         before = _written_out(build_config(read_run(run / "config.toml")))
-        if changed := differences(before, config):
-            raise ResumeError(f"was begun with another config: {'; '.join(changed)}", file=run)
+        changed = differences(before, config)
+        changed = [one for one in changed if one.startswith("model.bottleneck:")] or changed  # says enough
+        if changed:
+            what = f"was begun with another config: {'; '.join(changed)}"
+            if before.train.steps != config.train.steps:
+                what += " (what a step does depends on how many there are: no run can be made longer)"
+            raise ResumeError(f"{what}; leave out what differs to go on, or train anew with another -o", file=run)
         return
     if run.exists() and any(run.iterdir()):
         if not (run / "config.toml").exists():

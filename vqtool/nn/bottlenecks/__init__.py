@@ -38,7 +38,7 @@ def bottleneck_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     for option, value in options.items():
         if option not in known:
             what = f"bottleneck {name!r} has no option {option!r}; it takes {', '.join(known)}"
-            raise UsageError(what + suggestion(option, list(known)))
+            raise UsageError(what + suggestion(f"bottleneck.{option}", list(known)))
         check_kind(f"bottleneck.{option}", value, kinds[option])
     return BOTTLENECKS[name].resolve(known | dict(options))
 
