@@ -1,4 +1,4 @@
-"""The commands, each built when it is asked for, with a help that ends with an example that can be copied."""
+"""The commands, each built when it is asked for: help that ends with an example, and words for what was typed wrong."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import inspect
 import keyword
 import textwrap
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -96,3 +96,37 @@ def _help(name: str) -> str | None:
 def _imported(name: str) -> Any:
     place = name.replace("-", "_") + "_" * keyword.iskeyword(name)
     return getattr(importlib.import_module(f"vqtool.cli.{place}"), place)
+
+
+def told(error: Any) -> str:
+    """What a person is told of a command line that Typer refused: its own words, but of numbers; "" for no words."""
+    message = str(error.format_message())
+    context = getattr(error, "ctx", None)
+    if not message:
+        return ""
+    if context is None:
+        return f"{message} (vqtool --help shows the commands)"
+    if expected := _number_expected(error):
+        return expected
+    shown = "commands" if hasattr(context.command, "commands") else "options"
+    return f"{message} ({context.command_path} --help shows the {shown})"
+
+
+def _number_expected(error: Any) -> str:
+    """`--steps takes a whole number of at least 1, not 'many'`; "" where no number was asked for."""
+    from vqtool.config import WORDS
+
+    param, context = getattr(error, "param", None), error.ctx
+    hint = get_type_hints(context.command.callback, include_extras=True).get(getattr(param, "name", None))
+    details = getattr(error.__cause__, "errors", list)()  # of pydantic
+    if not details or param is None or hint is None:
+        return ""
+    kind, option = get_args(hint)
+    numbers = [one for one in (int, float) if one in (kind, *get_args(kind))]
+    if not numbers:
+        return ""
+    source = context.get_parameter_source(param.name)
+    name = param.envvar if getattr(source, "name", "") == "ENVIRONMENT" else max(param.opts, key=len)
+    low, high = (None if one is None else f"{one:,}" for one in (option.min, option.max))
+    limits = f" from {low} to {high}" if low and high else f" of at least {low}" if low else ""
+    return f"{name} takes {WORDS[numbers[0]]}{limits}, not {details[0]['input']!r}"

@@ -39,7 +39,7 @@ def play(
     camera: Annotated[
         str, typer.Option("--camera", help="follow the root, or stand and see the path; auto: by the path's length.")
     ] = "auto",
-    turn: Annotated[float, typer.Option("--turn", help="Degrees to turn the view by.")] = 0.0,
+    turn: Annotated[float, typer.Option("--turn", min=-360, max=360, help="Degrees to turn the view by.")] = 0.0,
     columns: Annotated[
         str | None, typer.Option("--columns", help="Curves of these columns instead of a skeleton: 0:6, or a group.")
     ] = None,
