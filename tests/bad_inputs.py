@@ -549,7 +549,7 @@ COMMAND_LINES = [
     Case("no such option", "stats MOTION --nonsense", nothing, 2, r"No such option: --nonsense \(vqtool stats --help shows the options\)"),
     Case("an option nearly right", "stats MOTION --colums", nothing, 2, r"No such option: --colums \(Possible options: --columns\) \(vqtool stats --help shows the options\)"),
     Case("no output named", "encode RUN MOTION", nothing, 2, r"Missing option '-o' / '--output'. \(vqtool encode --help shows the options\)"),
-    Case("no input named", "stats", nothing, 2, r"Missing argument 'MOTION\.\.\.'..*"),
+    Case("no input named", "stats", nothing, 2, r"Missing argument 'MOTION'. \(vqtool stats --help shows the options\)"),
     Case("an option without its value", "encode RUN MOTION -o", nothing, 2, r"Option '-o' requires an argument..*"),
     Case("fps of 0", "stats bad.h5 --fps 0", h5("bad.h5", {"a": np.ones((9, 3))}), 2, r"--fps takes a positive number, not 0"),
     Case("fps below 0", "stats bad.h5 --fps -1", h5("bad.h5", {"a": np.ones((9, 3))}), 2, r"--fps takes a positive number, not -1"),

@@ -233,6 +233,22 @@ def test_the_options_of_a_command_are_those_of_its_table(name: str) -> None:
     assert documented_options(name) == real
 
 
+@pytest.mark.parametrize("name", sorted(name for name in COMMANDS if not name.startswith("edit ")))
+def test_the_help_has_the_options_of_the_table_in_its_order_and_with_its_defaults(name: str) -> None:
+    real = {max(option.opts, key=len): option for option in COMMANDS[name].params if option.opts[0][0] == "-"}
+    listed = [cells for cells in rows(section(CLI, f"vqtool {name}").partition("JSON keys")[0]) if cells[0][:2] == "`-"]
+    order = [flag for cells in listed for flag in re.findall(r"`(--[\w-]+)`", cells[0])]
+    assert order == [flag for flag in real if flag in order] and set(order) == set(real)
+    context = COMMANDS[name].context_class(COMMANDS[name], terminal_width=10_000, max_content_width=10_000)
+    shown = COMMANDS[name].get_help(context)
+    for cells in listed:
+        flag = re.findall(r"`(--[\w-]+)`", cells[0])[0]
+        line = next(line for line in shown.splitlines() if re.match(rf"  (-\w, )?{flag} ", line))
+        found = re.search(r"\[(?:[^\[]*; )?(?:default: (.*?)|(required))(?:; [-\d.]+<=x.*|; x>=.*)?\]$", line)
+        told = "" if found is None else (found[1] or found[2]).removesuffix(".0")
+        assert told == ("" if cells[1].startswith("| ") else cells[1].replace("`", "")), line
+
+
 def documented_options(name: str) -> set[str]:
     """The options in the section of a command; those of `edit` share a table that says whose they are."""
     group, _, own = name.partition(" ")

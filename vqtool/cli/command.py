@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import keyword
+import re
 import textwrap
 from typing import Any, get_args, get_type_hints
 
@@ -30,6 +31,7 @@ COMMANDS = (  # each a module with a function, or a Typer of several, of that na
 )
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 MARK = "\n\nExample: "
+VALUES = {"int": "N", "float": "X", "path": "PATH", "Path": "PATH", "str": "NAME"}  # Typer's names for ours
 
 
 class Command(TyperCommand):
@@ -47,6 +49,18 @@ class Command(TyperCommand):
         """The first sentence, whole: the list of commands has room for a second line."""
         return str(super().get_short_help_str(200))
 
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments and options, in the order in which the command has them."""
+        parts: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for param in self.get_params(ctx):
+            if record := param.get_help_record(ctx):
+                is_option = param.param_type_name == "option"
+                parts["Options" if is_option else "Arguments"].append(_reworded(*record, is_option=is_option))
+        for title, rows in parts.items():
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the example, the last thing in the help."""
         lines = textwrap.wrap(
@@ -58,6 +72,13 @@ class Command(TyperCommand):
             break_on_hyphens=False,
         )
         formatter.write("\nExample:\n" + " \\\n".join(lines) + "\n")
+
+
+def _reworded(name: str, text: str, *, is_option: bool) -> tuple[str, str]:
+    """A line of the help with the kind of a value as N or PATH, and defaults in words without their brackets."""
+    name, _, kind = name.partition(" <")
+    value = next((word for typer_name, word in VALUES.items() if typer_name in kind), "")
+    return (f"{name} {value}" if value and is_option else name), re.sub(r"default: \(([^)]*)\)", r"default: \1", text)
 
 
 class Commands(TyperGroup):

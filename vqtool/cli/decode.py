@@ -43,6 +43,7 @@ def decode(
     tokens: Annotated[
         Path,
         typer.Argument(
+            metavar="TOKENS",
             help="tokens.h5, latents.h5, an export, or what a model wrote: text, JSON lines, npy; - is stdin.",
             readable=False,
         ),
@@ -51,20 +52,20 @@ def decode(
     num_quantizers: Layers = None,
     sample: Annotated[bool, typer.Option("--sample", help="Of a VAE: draw from the posterior, not its mean.")] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of --sample.")] = 0,
-    flatten: Flatten = None,
-    delay: Delay = False,
-    offset: Offset = 0,
-    repair: Repair = False,
     like: Annotated[
         Path | None,
         typer.Option("--like", metavar="TOKENS", help="A tokens.h5 whose skeleton what a model wrote gets."),
     ] = None,
+    flatten: Flatten = None,
+    delay: Delay = False,
+    offset: Offset = 0,
+    repair: Repair = False,
     shard: ShardOf = None,
     workers: WorkerCount = None,
     engine: Engine = "local",
-    force: Force = False,
     device: Device = "auto",
     threads: Threads = None,
+    force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

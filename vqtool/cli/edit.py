@@ -27,9 +27,9 @@ edit = typer.Typer(
     rich_markup_mode=None,
 )
 
-Tokens = Annotated[Path, typer.Argument(help="tokens.h5 or latents.h5.")]
+Tokens = Annotated[Path, typer.Argument(metavar="TOKENS", help="tokens.h5 or latents.h5.")]
 RangeOf = Annotated[str, typer.Argument(metavar="RANGE", help="NAME or NAME@FROM:TO.")]
-Ranges = Annotated[list[str], typer.Argument(metavar="RANGE...", help="NAME or NAME@FROM:TO, each.")]
+Ranges = Annotated[list[str], typer.Argument(metavar="RANGE", help="NAME or NAME@FROM:TO, each.")]
 Fade = Annotated[
     str, typer.Option("--cross-fade", metavar="LENGTH", help="Blend that many token frames at a seam, or 0.2s.")
 ]

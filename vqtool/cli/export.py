@@ -13,7 +13,7 @@ from vqtool.cli.options import Dataset, Delay, Flatten, Force, Fps, Json, Offset
 
 def export(
     source: Annotated[
-        list[Path], typer.Argument(metavar="MOTION...|TOKENS", help="Motion files, or a tokens.h5.", show_default=False)
+        list[Path], typer.Argument(metavar="MOTION|TOKENS", help="Motion files, or a tokens.h5.", show_default=False)
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder or file to make.")],
     format: Annotated[
@@ -25,15 +25,20 @@ def export(
         ),
     ],
     split: Split = None,
+    dataset: Dataset = None,
+    fps: Fps = None,
     flatten: Flatten = None,
     delay: Delay = False,
-    start: Annotated[bool | None, typer.Option("--start/--no-start", help="Begin clips with <m_start>.")] = None,
-    end: Annotated[bool | None, typer.Option("--end/--no-end", help="End clips with <m_end>.")] = None,
+    start: Annotated[
+        bool | None,
+        typer.Option("--start/--no-start", show_default="as the format", help="Begin clips with <m_start>."),
+    ] = None,
+    end: Annotated[
+        bool | None, typer.Option("--end/--no-end", show_default="as the format", help="End clips with <m_end>.")
+    ] = None,
     pad_to: Annotated[int | None, typer.Option("--pad-to", min=1, help="Fill clips up with <m_pad>.")] = None,
     offset: Offset = 0,
     vocab: Annotated[Path | None, typer.Option("--vocab", help="Write the token list too, one a line.")] = None,
-    dataset: Dataset = None,
-    fps: Fps = None,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,

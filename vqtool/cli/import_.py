@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def import_(
-    source: Annotated[list[str], typer.Argument(help="Files, folders, globs, or @list.txt with one of these a line.")],
+    source: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE", help="Files, folders, globs, or @list.txt with one of these a line."),
+    ],
     output: Output,
     format: Annotated[
         str,
@@ -25,9 +28,12 @@ def import_(
     ] = "auto",
     layout: Annotated[
         str | None,
-        typer.Option("--layout", help="joints, positions or raw; by default joints of skeletons, else as it is."),
+        typer.Option("--layout", show_default="joints of skeletons, else the file's", help="joints, positions or raw."),
     ] = None,
-    fps: Annotated[float | None, typer.Option("--fps", help="Resample to that; or say it, where files do not.")] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option("--fps", show_default="the files'", help="Resample to that; or say it, where files do not."),
+    ] = None,
     drop_first_frame: Annotated[
         str, typer.Option("--drop-first-frame", help="Of BVH: auto (where it is a T-pose), yes or no.")
     ] = "auto",
@@ -36,30 +42,47 @@ def import_(
         str, typer.Option("--split", metavar="TRAIN,VAL,TEST", help="Shares, by a hash of names.")
     ] = "0.9,0.05,0.05",
     units: Annotated[
-        str | None, typer.Option("--units", help="Of BVH: m, cm, mm, inch, or metres a unit; guessed by default.")
+        str | None, typer.Option("--units", show_default="guessed", help="Of BVH: m, cm, mm, inch, or metres a unit.")
     ] = None,
     up: Annotated[str, typer.Option("--up", help="Of BVH: the vertical axis, y or z.")] = "y",
     facing: Annotated[
         str | None,
-        typer.Option("--facing", metavar="JOINTS", help="Left and right hip, left and right shoulder; or none."),
+        typer.Option(
+            "--facing",
+            metavar="JOINTS",
+            show_default="by name",
+            help="Left and right hip, left and right shoulder; or none.",
+        ),
     ] = None,
     feet: Annotated[
         str | None,
-        typer.Option("--feet", metavar="JOINTS", help="Left ankle, left toe, right ankle, right toe; or none."),
+        typer.Option(
+            "--feet",
+            metavar="JOINTS",
+            show_default="by name",
+            help="Left ankle, left toe, right ankle, right toe; or none.",
+        ),
     ] = None,
     pairs: Annotated[
-        str | None, typer.Option("--pairs", metavar="L:R,...", help="Left and right joints for --mirror.")
+        str | None,
+        typer.Option("--pairs", metavar="L:R,...", show_default="by name", help="Left and right joints for --mirror."),
     ] = None,
     skeleton: Annotated[Path | None, typer.Option("--skeleton", help="A BVH with the joint offsets for AMASS.")] = None,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="Which datasets (HDF5), arrays (npz) or column (LeRobot).")
+        str | None,
+        typer.Option(
+            "--dataset",
+            show_default="all; robomimic data/*/actions; LeRobot action",
+            help="Which datasets (HDF5), arrays (npz) or column (LeRobot).",
+        ),
     ] = None,
     group_by_skeleton: Annotated[
         bool, typer.Option("--group-by-skeleton", help="A file for each skeleton: OUT-1.h5, OUT-2.h5, ...")
     ] = False,
     on_error: Annotated[str, typer.Option("--on-error", help="At a bad file: stop, or skip (exit 3).")] = "stop",
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, max=4096, help="Of motion: processes that read the files.")
+        int | None,
+        typer.Option("--workers", min=1, max=4096, show_default="1", help="Of motion: processes that read the files."),
     ] = None,
     like: Annotated[
         Path | None,

@@ -13,7 +13,8 @@ from vqtool.cli.options import Force, Json, Quiet, metered, say
 
 def merge(
     shards: Annotated[
-        list[Path], typer.Argument(help="What encode or decode --shard made, all N in any order.", readable=False)
+        list[Path],
+        typer.Argument(metavar="SHARD", help="What encode or decode --shard made, all N in any order.", readable=False),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="The file to write; x.json: a manifest of the shards.")

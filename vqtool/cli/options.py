@@ -19,25 +19,35 @@ if TYPE_CHECKING:
     from vqtool.workers import Workers
 
 Run = Annotated[
-    Path, typer.Argument(help="A run folder of vqtool train, or its tokenizer.safetensors.", readable=False)
+    Path,
+    typer.Argument(metavar="RUN", help="A run folder of vqtool train, or its tokenizer.safetensors.", readable=False),
 ]
 Motions = Annotated[
     list[Path],
-    typer.Argument(
-        metavar="MOTION...", help="motion.h5, or any HDF5 file of [T, D] datasets; or URLs.", parser=located
-    ),
+    typer.Argument(metavar="MOTION", help="motion.h5, or any HDF5 file of [T, D] datasets; or URLs.", parser=located),
 ]
 Output = Annotated[Path, typer.Option("-o", "--output", help="The file to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 Dataset = Annotated[
-    str | None, typer.Option("--dataset", help="Of any HDF5 file: which datasets are clips, as 'data/*/actions'.")
+    str | None,
+    typer.Option(
+        "--dataset",
+        metavar="PATTERN",
+        show_default="all",
+        help="Of any HDF5 file: which datasets are clips, as 'data/*/actions'.",
+    ),
 ]
-Fps = Annotated[float | None, typer.Option("--fps", help="Frames a second, where the file does not say.")]
-Split = Annotated[str | None, typer.Option("--split", help="Only the clips of this split: train, val or test.")]
+Fps = Annotated[
+    float | None, typer.Option("--fps", show_default="the file's", help="Frames a second, where the file does not say.")
+]
+Split = Annotated[
+    str | None,
+    typer.Option("--split", show_default="all clips", help="Only the clips of this split: train, val or test."),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.", envvar="VQTOOL_DEVICE")]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", min=1, max=4096, help="CPU threads (all by default).", envvar="VQTOOL_THREADS"),
+    typer.Option("--threads", min=1, max=4096, show_default="all", help="CPU threads.", envvar="VQTOOL_THREADS"),
 ]
 Numerics = Annotated[
     str,
@@ -46,10 +56,16 @@ Numerics = Annotated[
         help="stable: the same tokens whatever the batch, threads and padding; fast: no such check; bfloat16; float64.",
     ),
 ]
-Layers = Annotated[int | None, typer.Option("--num-quantizers", min=1, help="Only the first q layers.")]
+Layers = Annotated[
+    int | None, typer.Option("--num-quantizers", min=1, show_default="all", help="Only the first q layers.")
+]
 Flatten = Annotated[
     str | None,
-    typer.Option("--flatten", help="How layers become one sequence: interleaved, layer-major or first-layer."),
+    typer.Option(
+        "--flatten",
+        show_default="interleaved",
+        help="How layers become one sequence: interleaved, layer-major or first-layer.",
+    ),
 ]
 Delay = Annotated[bool, typer.Option("--delay", help="Layer q comes q steps later, as in MusicGen.")]
 Offset = Annotated[int, typer.Option("--offset", min=0, help="The id of the first token.")]
@@ -59,7 +75,8 @@ ShardOf = Annotated[
     typer.Option("--shard", metavar="I/N", help="Only share I of N (from 0) of the clips, for vqtool merge."),
 ]
 WorkerCount = Annotated[
-    int | None, typer.Option("--workers", min=1, max=4096, help="Processes that share the work and the threads.")
+    int | None,
+    typer.Option("--workers", min=1, max=4096, show_default="1", help="Processes that share the work and the threads."),
 ]
 Engine = Annotated[
     str, typer.Option("--engine", help="Where the workers are: local, or ray (a cluster, or Ray on this machine).")

@@ -19,34 +19,46 @@ ACROSS = 6  # poses in a row of a contact sheet
 
 
 def play(
-    motion: Annotated[Path, typer.Argument(help="motion.h5, or any HDF5 file of [T, D] datasets.", readable=False)],
+    motion: Annotated[
+        Path, typer.Argument(metavar="MOTION", help="motion.h5, or any HDF5 file of [T, D] datasets.", readable=False)
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="A .gif, .mp4 (needs ffmpeg) or .png to write.")],
     clip: Annotated[
-        list[str] | None, typer.Option("--clip", help="A clip by name; repeatable, side by side (default: the first).")
+        list[str] | None,
+        typer.Option("--clip", show_default="the first", help="A clip by name; repeatable, side by side."),
     ] = None,
     against: Annotated[
         Path | None, typer.Option("--against", metavar="MOTION", readable=False, help="The same clips, decoded.")
     ] = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Both in one picture instead of side by side.")] = False,
     frames: Annotated[
-        str, typer.Option("--frames", metavar="FROM:TO", help="A part of the clips, in frames or as 1.5s:3s.")
+        str,
+        typer.Option(
+            "--frames", metavar="FROM:TO", show_default="all", help="A part of the clips, in frames or as 1.5s:3s."
+        ),
     ] = ":",
-    size: Annotated[int, typer.Option("--size", min=96, max=2160, help="Height of a picture in pixels.")] = 480,
-    rate: Annotated[
-        float | None, typer.Option("--rate", min=0.1, max=240, help="Pictures a second (GIF: 20 at most by default).")
+    dataset: Dataset = None,
+    fps: Fps = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns", metavar="COLUMNS", help="Curves of these columns instead of a skeleton: 0:6, or a group."
+        ),
     ] = None,
-    speed: Annotated[float, typer.Option("--speed", min=0.01, max=100, help="0.5 is half as fast.")] = 1.0,
     camera: Annotated[
         str, typer.Option("--camera", help="follow the root, or stand and see the path; auto: by the path's length.")
     ] = "auto",
     turn: Annotated[float, typer.Option("--turn", min=-360, max=360, help="Degrees to turn the view by.")] = 0.0,
-    columns: Annotated[
-        str | None, typer.Option("--columns", help="Curves of these columns instead of a skeleton: 0:6, or a group.")
+    size: Annotated[int, typer.Option("--size", min=96, max=2160, help="Height of a picture in pixels.")] = 480,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            "--rate", min=0.1, max=240, show_default="the motion's; at most 20, of MP4 60", help="Pictures a second."
+        ),
     ] = None,
+    speed: Annotated[float, typer.Option("--speed", min=0.01, max=100, help="0.5 is half as fast.")] = 1.0,
     poses: Annotated[int, typer.Option("--poses", min=1, max=120, help="Of a PNG: how many.")] = 12,
     force: Force = False,
-    dataset: Dataset = None,
-    fps: Fps = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

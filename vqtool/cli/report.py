@@ -30,11 +30,11 @@ def report(
     motion: Motions,
     output: Output,
     split: Split = None,
+    dataset: Dataset = None,
+    fps: Fps = None,
     number: Annotated[
         int, typer.Option("--clips", min=1, help="How many clips to show: worst, median, and in between.")
     ] = 24,
-    dataset: Dataset = None,
-    fps: Fps = None,
     device: Device = "auto",
     threads: Threads = None,
     force: Force = False,

@@ -27,9 +27,9 @@ def sample(
     like: Annotated[
         Path | None, typer.Option("--like", metavar="MOTION", help="A motion file whose skeleton the clips get.")
     ] = None,
-    force: Force = False,
     device: Device = "auto",
     threads: Threads = None,
+    force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -13,7 +13,6 @@ import typer
 from vqtool.cli.options import (
     Dataset,
     Device,
-    Force,
     Fps,
     Json,
     Meter,
@@ -38,26 +37,32 @@ if TYPE_CHECKING:
 def train(
     motion: Motions,
     output: Annotated[Path, typer.Option("-o", "--output", help="The run folder to make.")],
-    model: Annotated[str | None, typer.Option("--model", help="vae, vq, rvq, fsq or product.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", show_default="rvq", help="vae, vq, rvq, fsq or product; of a --preset, its own."),
+    ] = None,
     preset: Annotated[
         str | None, typer.Option("--preset", help="A published recipe: t2m-gpt, momask or mld-vae.")
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Training steps.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, show_default="5000", help="Training steps.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, show_default="0", help="Of weights, windows and codebooks.")
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings from a TOML file.", readable=False)] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, as train.lr=1e-3; repeatable.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of weights, windows and codebooks.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
-    force: Force = False,
     dataset: Dataset = None,
     fps: Fps = None,
     device: Device = "auto",
     threads: Threads = None,
-    log_to: Annotated[
-        list[str] | None, typer.Option("--log-to", help="Also to tensorboard or wandb; repeatable (needs the extra).")
-    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained, and stop.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Begin anew in a folder that a run is in.")] = False,
+    log_to: Annotated[
+        list[str] | None,
+        typer.Option("--log-to", help="Log to tensorboard or wandb too; repeatable (needs the extra)."),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -65,7 +70,7 @@ def train(
 
     The run folder holds tokenizer.safetensors (all that encode and decode need), config.toml, metrics.jsonl and
     checkpoints. Options beat --set, --set beats VQTOOL_SECTION_KEY variables, these beat --config, and that
-    beats --preset.
+    beats --preset; what none of them says has its default. docs/cli.md lists all settings.
 
     Example: vqtool train sample_data/wrist_imu.h5 -o runs/imu --model rvq --steps 300
     """

@@ -12,9 +12,9 @@ from vqtool.cli.options import Dataset, Fps, Json, Motions, Quiet, metered
 
 def validate(
     motion: Motions,
-    min_frames: Annotated[int, typer.Option("--min-frames", min=0, help="Shorter clips are a problem.")] = 8,
     dataset: Dataset = None,
     fps: Fps = None,
+    min_frames: Annotated[int, typer.Option("--min-frames", min=0, help="Shorter clips are a problem.")] = 8,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
