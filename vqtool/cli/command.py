@@ -138,8 +138,8 @@ def _number_expected(error: Any) -> str:
     from vqtool.config import WORDS
 
     param, context = getattr(error, "param", None), error.ctx
-    hint = get_type_hints(context.command.callback, include_extras=True).get(getattr(param, "name", None))
-    details = getattr(error.__cause__, "errors", list)()  # of pydantic
+    hint = get_type_hints(context.command.callback, include_extras=True).get(getattr(param, "name", ""))
+    details: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()  # of pydantic
     if not details or param is None or hint is None:
         return ""
     kind, option = get_args(hint)
