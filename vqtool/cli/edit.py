@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +16,7 @@ from vqtool.cli.options import Force, Json, Output, Quiet, metered
 if TYPE_CHECKING:
     import numpy as np
 
-    from vqtool.edit import Edit
+    from vqtool.edit import Edit, Range
     from vqtool.tokens import TokenSet
 
 edit = typer.Typer(
@@ -195,9 +195,7 @@ def splice(
 
     def make(clips: TokenSet) -> list[Edit]:
         parts = [parse_range(clips, one) for one in ranges]
-        called = _new(clips, name or "+".join(clips.names[part.clip] for part in parts))
-        assert called is not None
-        return [joined(clips, called, parts, cross_fade=parse_length(clips, cross_fade))]
+        return [joined(clips, _called(clips, name, parts), parts, cross_fade=parse_length(clips, cross_fade))]
 
     _Job(tokens, output, only, run, force, as_json, quiet).do(f"splice {' '.join(ranges)}", make)
 
@@ -233,9 +231,7 @@ def interpolate(
 
     def make(clips: TokenSet) -> list[Edit]:
         parts = parse_range(clips, one), parse_range(clips, other)
-        called = _new(clips, name or "+".join(clips.names[part.clip] for part in parts))
-        assert called is not None
-        return [interpolated(clips, *parts, called, weights)]
+        return [interpolated(clips, *parts, _called(clips, name, parts), weights)]
 
     _Job(tokens, output, only, run, force, as_json, quiet).do(f"interpolate {one} {other} {weight}", make)
 
@@ -367,6 +363,18 @@ def _new(clips: TokenSet, name: str | None) -> str | None:
     if name is not None and name in clips.names:
         raise UsageError(f"--name {name}: the file has a clip of that name; choose another", file=clips.path)
     return name
+
+
+def _called(clips: TokenSet, name: str | None, parts: Sequence[Range]) -> str:
+    """The name that was asked for, else the names of the clips; one that no clip has yet."""
+    from vqtool.errors import UsageError
+
+    if name is not None:
+        return _new(clips, name) or name
+    joined_names = "+".join(clips.names[part.clip] for part in parts)
+    if joined_names in clips.names:
+        raise UsageError(f"has a clip called {joined_names} already; name the result with --name", file=clips.path)
+    return joined_names
 
 
 def _once(clips: TokenSet, chosen: list[int]) -> None:

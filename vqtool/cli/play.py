@@ -30,7 +30,7 @@ def play(
     against: Annotated[
         Path | None, typer.Option("--against", metavar="MOTION", readable=False, help="The same clips, decoded.")
     ] = None,
-    overlay: Annotated[bool, typer.Option("--overlay", help="Both in one picture instead of side by side.")] = False,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Both in one picture instead of side by side; with --against.")] = False,
     frames: Annotated[
         str,
         typer.Option(
@@ -88,6 +88,8 @@ def play(
     kind = output.suffix.lower()
     if kind not in (".gif", ".mp4", ".png"):
         raise UsageError("is none of .gif, .mp4 and .png; name one of these with -o", file=output)
+    if overlay and against is None:
+        raise UsageError("--overlay lays two motions over each other; name the other with --against, or leave it out")
     if camera not in CAMERAS:
         raise UsageError(f"--camera is {', '.join(CAMERAS)}, not {camera!r}")
     check_output(output, force=force, inputs=(motion, *([against] if against else [])))

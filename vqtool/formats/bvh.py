@@ -461,10 +461,12 @@ def _at_rest(rotations: np.ndarray) -> bool:
 
 def write_bvhs(folder: Path, motion: MotionSet, clips: Sequence[int], stems: Sequence[str]) -> None:
     """STEM.bvh of each clip of layout joints, on the body that it was imported with."""
-    if motion.layout != "joints" or not motion.companions.bodies:
-        what = f"has layout {motion.layout}" if motion.layout != "joints" else "carries no skeleton"
-        what += "; BVH is made from joint features, as of: vqtool import mocap/ -o motion.h5 --layout joints"
-        raise UsageError(what, file=motion.paths[0])
+    if motion.layout != "joints":
+        what = "BVH is made from joint features, as of: vqtool import mocap/ -o motion.h5 --layout joints"
+        raise UsageError(f"has layout {motion.layout}; {what}", file=motion.paths[0])
+    if not motion.companions.bodies:
+        what = "decode or import what a model wrote with --like TOKENS (a tokens.h5 of the run), sample with --like MOTION"
+        raise UsageError(f"carries no skeleton, which BVH needs; {what}", file=motion.paths[0])
     for clip, stem in zip(clips, stems, strict=True):
         skeleton = motion.companions.body(clip)
         assert skeleton is not None
