@@ -15,7 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from vqtool.errors import DataError, MissingInputError, StorageError, UsageError
+from vqtool.errors import DataError, MissingInputError, StorageError, UsageError, counted
 from vqtool.reading import read_bytes
 
 
@@ -433,7 +433,9 @@ def _check(config: Config) -> None:
     if model.parts and model.bottleneck != "product":
         raise UsageError(f"model.parts needs --model product: {model.bottleneck} has no codebooks for parts")
     if len(model.parts) > model.latent_dim:
-        raise UsageError(f"model.parts has {len(model.parts)} parts for the {model.latent_dim} of model.latent_dim")
+        raise UsageError(
+            f"model.parts has {counted(len(model.parts), 'parts')} for the {model.latent_dim} of model.latent_dim"
+        )
     for part in model.parts:
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,31}", part):
             raise UsageError(f"model.parts: a part is called by up to 32 letters, digits and _, not {_quoted(part)}")

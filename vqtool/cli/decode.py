@@ -32,6 +32,7 @@ from vqtool.cli.options import (
     metered,
     tell_parts,
 )
+from vqtool.errors import counted
 
 if TYPE_CHECKING:
     from vqtool.token_formats import ImportedTokens, ReadingOptions
@@ -132,7 +133,7 @@ def decode(
         typer.echo(json.dumps(result | {"parts_found": done.parts_found, "seconds": round(meter.seconds, 3)}))
     else:
         rate = done.frames / max(meter.seconds, 1e-9)
-        typer.echo(f"{output}: {done.clips:,} clips, {done.frames:,} frames ({rate:,.0f} frames/s)")
+        typer.echo(f"{output}: {counted(done.clips, 'clips')}, {counted(done.frames, 'frames')} ({rate:,.0f} frames/s)")
     if left_out:
         raise typer.Exit(3)
 

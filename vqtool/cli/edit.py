@@ -12,6 +12,7 @@ import typer
 
 from vqtool.cli.command import HELP_OPTIONS, Command
 from vqtool.cli.options import Force, Json, Output, Quiet, metered
+from vqtool.errors import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,10 +107,12 @@ class _Job:
             judged = "motion" if decode is not None else "vectors"
             typer.echo(json.dumps(result | {"edited": edited, "judged_by": judged, "seams": seams}, allow_nan=False))
             return
-        done = f"{len(edits):,} of them edited" if keep_layers is None else f"{keep_layers} of {layers} layers"
-        typer.echo(f"{self.output}: {count:,} clips, {done}")
+        done = (
+            f"{len(edits):,} of them edited" if keep_layers is None else f"{keep_layers} of {counted(layers, 'layers')}"
+        )
+        typer.echo(f"{self.output}: {counted(count, 'clips')}, {done}")
         for one in edits:
-            typer.echo(f"{one.name}: {len(one.rows):,} token frames, {one.num_frames:,} frames")
+            typer.echo(f"{one.name}: {counted(len(one.rows), 'token frames')}, {counted(one.num_frames, 'frames')}")
         what = "changes of velocity" if decode is not None else "steps between code vectors"
         for verdict in verdicts:
             place = f"{verdict.clip}: seam at token {verdict.token} ({verdict.seconds:.2f} s)"

@@ -29,6 +29,7 @@ from vqtool.cli.options import (
     metered,
     show_rows,
 )
+from vqtool.errors import counted
 
 if TYPE_CHECKING:
     from vqtool.metrics import Measures
@@ -184,7 +185,9 @@ def _csv(measures: Measures, names: list[str], lengths: list[int]) -> bytes:
 
 def _show(found: Evaluation, result: dict[str, Any], rate: float) -> None:
     rows = []
-    rows.append(("clips", f"{found.clips:,} ({found.frames:,} frames, {found.token_frames:,} token frames)"))
+    rows.append(
+        ("clips", f"{found.clips:,} ({counted(found.frames, 'frames')}, {counted(found.token_frames, 'token frames')})")
+    )
     rows += error_rows(found)
     for name, value in result["groups"].items():
         rows.append((f"  of {name}", f"MSE {value:.4f}, MAE {result['groups_nmae'][name]:.4f}"))

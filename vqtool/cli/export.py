@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vqtool.cli.options import Dataset, Delay, Flatten, Force, Fps, Json, Offset, Quiet, Split, metered
+from vqtool.errors import counted
 
 
 def export(
@@ -57,7 +58,7 @@ def export(
     from vqtool.tokens import TokenSet
 
     options = SequenceOptions(flatten=flatten, delay=delay, start=start, end=end, pad_to=pad_to, offset=offset)
-    result = {"schema_version": 1, "output": str(output), "format": format}
+    result: dict[str, Any] = {"schema_version": 1, "output": str(output), "format": format}
     if is_tokens(source[0]):
         if len(source) > 1:
             raise UsageError("one tokens.h5 is exported at a time")
@@ -69,7 +70,7 @@ def export(
             )
             layers = tokens.width
         result |= {"clips": made.clips, "token_frames": made.token_frames, "vocabulary": made.vocabulary}
-        frames = f"{made.token_frames:,} token frames x {layers} layers"
+        frames = f"{counted(made.token_frames, 'token frames')} x {counted(layers, 'layers')}"
         line = f"{frames} as {format} (vocabulary of {made.vocabulary:,}, {meter.seconds:.1f} s)"
     else:
         from vqtool.exporting import export_motion
@@ -80,8 +81,8 @@ def export(
         with MotionSet(source, dataset=dataset, fps=fps) as motion:
             done = export_motion(motion, output, format, motion.select(split), force=force)
         result |= {"clips": done.clips, "frames": done.frames}
-        line = f"{done.frames:,} frames as {format}"
+        line = f"{counted(done.frames, 'frames')} as {format}"
     if as_json:
         typer.echo(json.dumps(result))
     else:
-        typer.echo(f"{output}: {result['clips']:,} clips, {line}")
+        typer.echo(f"{output}: {counted(result['clips'], 'clips')}, {line}")

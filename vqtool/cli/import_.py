@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vqtool.cli.options import Delay, Flatten, Force, Json, Layers, Offset, Output, Quiet, Repair, metered, say
+from vqtool.errors import counted
 
 if TYPE_CHECKING:
     from vqtool.importing import Imported
@@ -158,9 +159,10 @@ def import_(
         for file in done.files:
             splits = ", ".join(f"{count:,} {name}" for name, count in file.splits.items())
             bodies = f", {file.bodies} bodies" if file.bodies > 1 else ""
-            what = f"{file.frames:,} frames at {file.fps:g} fps, {file.dim} columns, layout {file.layout}{bodies}"
+            what = f"{counted(file.frames, 'frames')} at {file.fps:g} fps, {counted(file.dim, 'columns')}"
+            what += f", layout {file.layout}{bodies}"
             rate = f"{file.frames / max(meter.seconds, 1e-9):,.0f} frames/s"
-            typer.echo(f"{file.path}: {file.clips:,} clips ({splits}), {what} ({rate})")
+            typer.echo(f"{file.path}: {counted(file.clips, 'clips')} ({splits}), {what} ({rate})")
     if done.skipped:
         raise typer.Exit(3)
 
@@ -194,7 +196,7 @@ def _import_tokens(
         typer.echo(json.dumps(result | {"seconds": round(meter.seconds, 3)}))
     else:
         books = "" if done.codebooks else ", without codebooks (--like RUN adds them)"
-        typer.echo(f"{output}: {done.clips:,} clips, {done.token_frames:,} token frames{books}")
+        typer.echo(f"{output}: {counted(done.clips, 'clips')}, {counted(done.token_frames, 'token frames')}{books}")
     if done.left_out:
         raise typer.Exit(3)
 
@@ -218,7 +220,7 @@ def tell_repairs(done: ImportedTokens) -> None:
         for line in lines[:10]:
             say(f"{what} {line}")
         if lines:
-            say(f"{what}: {len(lines):,} of {done.clips + len(done.left_out):,} clips")
+            say(f"{what}: {len(lines):,} of {counted(done.clips + len(done.left_out), 'clips')}")
 
 
 def _metres(units: str | None) -> float | None:
@@ -274,7 +276,7 @@ def _tell(done: Imported) -> None:
             kinds.setdefault(re.sub(r"[\d.]+", "", text.partition(":")[0]), []).append((clip, text))
         for alike in kinds.values():
             clip, text = alike[0]
-            others = f" (and {len(alike) - 1:,} clips alike)" if len(alike) > 1 else ""
+            others = f" (and {counted(len(alike) - 1, 'clips')} alike)" if len(alike) > 1 else ""
             say(f"{label}{clip}: {text}{others}")
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vqtool import signals
+from vqtool.errors import counted
 from vqtool.remote import located
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def say(text: str) -> None:
 def tell_parts(found: int, quiet: bool) -> None:
     """That work went on from where an earlier run was stopped."""
     if found and not quiet:
-        say(f"went on after {found} parts that an earlier run had done")
+        say(f"went on after {counted(found, 'parts')} that an earlier run had done")
 
 
 def is_tokens(path: Path) -> bool:
@@ -130,11 +131,13 @@ def layer_rows(found: Evaluation) -> list[tuple[str, str]]:
 
     rows = []
     for q, layer in enumerate(found.layers):
-        used = f"{layer['used']:,} of {layer['codebook_size']:,} codes used"
+        used = f"{layer['used']:,} of {counted(layer['codebook_size'], 'codes')} used"
         rows.append((f"layer {q}", f"{used}, perplexity {layer['perplexity']:.1f}"))
     need = ENOUGH_TOKENS * max((layer["codebook_size"] for layer in found.layers), default=0)
     if found.token_frames < need:
-        rows.append(("", f"{found.token_frames:,} token frames are few to judge codes by; {need:,} would do"))
+        rows.append(
+            ("", f"{counted(found.token_frames, 'token frames', 'are')} few to judge codes by; {need:,} would do")
+        )
     return rows
 
 
@@ -203,7 +206,7 @@ class Meter:
             if self.total is not None:
                 share = f"{self.done / max(1, self.total):4.0%}  "
                 left = f", {max(0, self.total - self.done) / max(rate, 1e-9):,.0f} s left"
-            say(f"{share}{self.done:,} {self.unit}s, {rate:,.1f} a second{left}  {note}".rstrip())
+            say(f"{share}{counted(self.done, f'{self.unit}s')}, {rate:,.1f} a second{left}  {note}".rstrip())
 
     def write(self, text: str, *, always: bool = False) -> None:
         """A line that does not break the bar; `always`: also if quiet."""

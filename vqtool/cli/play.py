@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vqtool.cli.options import Dataset, Force, Fps, Json, Quiet, metered
+from vqtool.errors import counted
 
 if TYPE_CHECKING:
     from vqtool.store import MotionSet
@@ -30,7 +31,9 @@ def play(
     against: Annotated[
         Path | None, typer.Option("--against", metavar="MOTION", readable=False, help="The same clips, decoded.")
     ] = None,
-    overlay: Annotated[bool, typer.Option("--overlay", help="Both in one picture instead of side by side; with --against.")] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Both in one picture instead of side by side; with --against.")
+    ] = False,
     frames: Annotated[
         str,
         typer.Option(
@@ -120,7 +123,7 @@ def play(
         result = {"schema_version": 1, "output": str(output), "clips": names, "pictures": count, "bytes": len(data)}
         typer.echo(json.dumps(result | {"seconds": round(meter.seconds, 3)}))
     else:
-        typer.echo(f"{output}: {count:,} pictures of {', '.join(names)}, {len(data) / 1000:,.0f} kB")
+        typer.echo(f"{output}: {counted(count, 'pictures')} of {', '.join(names)}, {len(data) / 1000:,.0f} kB")
 
 
 def _columns(motion: MotionSet, asked: str | None) -> list[tuple[int, str]]:

@@ -23,6 +23,7 @@ from vqtool.cli.options import (
     metered,
     set_threads,
 )
+from vqtool.errors import counted
 
 
 def report(
@@ -107,4 +108,6 @@ def report(
         typer.echo(json.dumps(told))
     else:
         size = f"{len(html) / 1e6:.1f} MB"
-        typer.echo(f"{output}: {size}, {len(found.shown)} of {len(chosen):,} clips to look at; {found.usage.verdict}")
+        typer.echo(
+            f"{output}: {size}, {len(found.shown)} of {counted(len(chosen), 'clips')} to look at; {found.usage.verdict}"
+        )

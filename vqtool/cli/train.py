@@ -25,6 +25,7 @@ from vqtool.cli.options import (
     set_threads,
     show_rows,
 )
+from vqtool.errors import counted
 
 if TYPE_CHECKING:
     from vqtool.cli.training_view import LivePanel
@@ -213,12 +214,12 @@ def _show_plan(config: Config, motion: MotionSet, as_json: bool) -> None:
         result = {"schema_version": 1, "train_clips": len(split.train), "val_clips": len(split.val), "frames": frames}
         typer.echo(json.dumps(result | {"parameters": parameters, "steps": settings.steps, "passes": passes}))
         return
-    work = f"{settings.steps:,} steps of {settings.batch_size} x {settings.window} frames"
+    work = f"{counted(settings.steps, 'steps')} of {settings.batch_size} x {counted(settings.window, 'frames')}"
     show_rows(
         [
             ("clips", f"{len(split.train):,} to train on, {len(split.val):,} to validate on ({split.how})"),
-            ("frames", f"{frames:,} at {motion.fps:g} fps, {motion.dim} columns, layout {motion.layout}"),
-            ("model", f"{config.model.bottleneck}, {parameters:,} parameters"),
+            ("frames", f"{frames:,} at {motion.fps:g} fps, {counted(motion.dim, 'columns')}, layout {motion.layout}"),
+            ("model", f"{config.model.bottleneck}, {counted(parameters, 'parameters')}"),
             ("state", f"{parameters * 16 / 2**20:,.0f} MB of weights, their average, and optimizer"),
             ("work", f"{work} = {passes:.1f} times the data"),
         ]
@@ -246,10 +247,10 @@ def _show(done: Trained, config: Config, as_json: bool) -> None:
 
     rows = []
     rows.append(("run", f"{done.run}"))
-    rows.append(("model", f"{config.model.bottleneck}, {done.parameters:,} parameters"))
-    rows.append(("trained", f"{done.steps:,} steps in {done.seconds:.1f} s"))
+    rows.append(("model", f"{config.model.bottleneck}, {counted(done.parameters, 'parameters')}"))
+    rows.append(("trained", f"{counted(done.steps, 'steps')} in {done.seconds:.1f} s"))
     if found is not None:
-        rows.append(("validation", f"{found.clips:,} clips, {found.frames:,} frames"))
+        rows.append(("validation", f"{counted(found.clips, 'clips')}, {counted(found.frames, 'frames')}"))
         rows += error_rows(found) + layer_rows(found)
         if "kl" in result:
             units = f"{result['active_units']} of {len(found.kl) if found.kl is not None else 0} units active"

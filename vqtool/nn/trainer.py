@@ -31,6 +31,7 @@ from vqtool.errors import (
     ResumeError,
     StorageError,
     UsageError,
+    counted,
 )
 from vqtool.motion import runs
 from vqtool.nn import distributed
@@ -205,7 +206,9 @@ class _Training:
             columns = ", ".join(f"{first}-{stop - 1}" if stop > first + 1 else f"{first}" for first, stop in still)
             self._warn(f"constant columns (kept, restored exactly, not trained on): {columns}")
         if empty := self.learner.sampler.empty:
-            self._warn(f"{empty} clips without frames were left out of training")
+            self._warn(
+                f"{counted(empty, 'clips')} without frames {'was' if empty == 1 else 'were'} left out of training"
+            )
         if idle := self.learner.loss.idle:
             names = " and ".join(f"loss.{name}" for name in idle)
             self._warn(f"{names} has no part: layout {motion.layout} does not say where joints are")
@@ -266,7 +269,7 @@ class _Training:
             if distributed.rank() == 0:
                 self._tokenizer(evaluation).save(self.run / NAME, force=True)
         else:
-            self.report.note(f"already trained for {settings.steps} steps; nothing to do")
+            self.report.note(f"already trained for {counted(settings.steps, 'steps')}; nothing to do")
         seconds = time.monotonic() - begin
         return Trained(self.run, self.step, seconds, self.learner.parameters, evaluation, self.warnings)
 
@@ -276,7 +279,8 @@ class _Training:
         warm_up = int(settings.steps * settings.continuous)
         if self.step == 0:
             self.report.note(
-                f"{len(self.split.train)} clips to train on, {len(self.split.val)} to validate on ({self.split.how})"
+                f"{counted(len(self.split.train), 'clips')} to train on, "
+                f"{len(self.split.val)} to validate on ({self.split.how})"
             )
             if settings.precision == "auto":
                 self.report.note(f"networks in {'bfloat16' if self.learner.half else 'float32'}")
