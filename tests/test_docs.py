@@ -142,6 +142,19 @@ def test_every_command_of_the_readme_is_one_of_that_session() -> None:
     assert len(shown) > 10 and shown <= {command.line for command in session()}
 
 
+def test_git_sees_nothing_of_what_the_sessions_of_docs_and_readme_write_in_a_checkout(workplace: Path) -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no git checkout")
+    written = {path.name + "/" * path.is_dir() for path in workplace.iterdir()} - {"sample_data/", "failed"}
+    for command in session(PAGES["tutorial.md"]):
+        written |= {word for flag, word in itertools.pairwise(command.words) if flag in ("-o", "--csv", "--plot")}
+    asked = ["git", "check-ignore", "--no-index", *written, "constraints.txt", "sample_data/humanoid.h5"]
+    ignored = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+    assert sorted(written - set(ignored)) == [] and set(ignored) <= written
+    kept = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    assert subprocess.run(kept, cwd=ROOT, capture_output=True, text=True).stdout == ""
+
+
 @pytest.mark.slow  # 98 clips are imported, and trained on for a moment
 def test_the_tutorial_runs_on_the_motion_that_it_is_about(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
