@@ -548,6 +548,8 @@ COMMAND_LINES = [
     Case("no such command", "frobnicate", nothing, 2, r"No such command 'frobnicate'. \(vqtool --help shows the commands\)"),
     Case("no such option", "stats MOTION --nonsense", nothing, 2, r"No such option: --nonsense \(vqtool stats --help shows the options\)"),
     Case("an option nearly right", "stats MOTION --colums", nothing, 2, r"No such option: --colums \(Possible options: --columns\) \(vqtool stats --help shows the options\)"),
+    Case("a setting as an option", "train MOTION -o run --batch-size 8", nothing, 2, r"No such option: --batch-size; it is a setting: --set train.batch_size=VALUE"),
+    Case("a setting of others as an option", "train MOTION -o run --learning-rate=1e-3", nothing, 2, r"No such option: --learning-rate; it is a setting: --set train.lr=VALUE"),
     Case("no output named", "encode RUN MOTION", nothing, 2, r"Missing option '-o' / '--output'. \(vqtool encode --help shows the options\)"),
     Case("no input named", "stats", nothing, 2, r"Missing argument 'MOTION'. \(vqtool stats --help shows the options\)"),
     Case("an option without its value", "encode RUN MOTION -o", nothing, 2, r"Option '-o' requires an argument..*"),

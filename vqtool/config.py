@@ -274,8 +274,13 @@ def _known() -> list[str]:
 
 def suggestion(key: str, known: Sequence[str] = ()) -> str:
     """The end of a message that there is no such key: the setting, or the name of `known`, that was meant; else ""."""
-    close = _meant(key, _known()) or difflib.get_close_matches(key.rpartition(".")[2][:100], known, 1)
+    close = settings_called(key) or difflib.get_close_matches(key.rpartition(".")[2][:100], known, 1)
     return _did_you_mean(close)
+
+
+def settings_called(key: str) -> list[str]:
+    """The settings of a name, whatever section stands before it, or the one that others call so; [] for none."""
+    return _meant(key, _known())
 
 
 def _nearest(key: str, known: Sequence[str]) -> str:

@@ -129,6 +129,12 @@ def told(error: Any) -> str:
         return f"{message} (vqtool --help shows the commands)"
     if expected := _number_expected(error):
         return expected
+    if context.command.name == "train" and hasattr(error, "possibilities"):
+        from vqtool.config import settings_called
+
+        if settings := settings_called(error.option_name.lstrip("-").replace("-", "_")):
+            how = " or ".join(f"--set {setting}=VALUE" for setting in settings)
+            return f"No such option: {error.option_name}; it is a setting: {how}"
     shown = "commands" if hasattr(context.command, "commands") else "options"
     return f"{message} ({context.command_path} --help shows the {shown})"
 
