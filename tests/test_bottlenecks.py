@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vqtool.errors import DataError, UsageError
-from vqtool.nn.bottlenecks import BOTTLENECKS, Bottleneck, build_bottleneck, estimators
+from vqtool.nn.bottlenecks import BOTTLENECKS, Bottleneck, bottleneck_options, build_bottleneck, estimators
 from vqtool.nn.bottlenecks.base import Draws, masked_mean, squared_distance
 from vqtool.nn.bottlenecks.ema import Codebook, kmeans, segment_sum
 from vqtool.nn.bottlenecks.estimators import bridge, rotated
@@ -39,6 +39,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "rvq rotation": {"estimator": "rotation"},
     "rvq simvq": {"codebook_update": "simvq"},
     "rvq beam": {"encode_beam": 4},
+    "product narrow": {"codebook_dim": 2, "codebook_norm": "l2", "estimator": "rotation"},
+    "product beam": {"num_quantizers": 4, "encode_beam": 4},
 }
 NAMES = [*BOTTLENECKS, *KINDS]
 EVERY = pytest.mark.parametrize("name", NAMES)
@@ -220,6 +222,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("rvq", {"init": "first", "revive_rule": "absolute", "revive_below": 1.0, "sampling_temperature": 0.5}),
     ("rvq", {"shared_codebook": True, "sampling_temperature": 0.5, "quantizer_dropout": 0.5}),
     ("product", {"revive_below": 0.9, "num_quantizers": 4, "quantizer_dropout": 0.5}),
+    ("product", {"estimator": "diveq", "codebook_update": "gradient", "sampling_temperature": 0.5}),
 ]
 
 
@@ -298,9 +301,9 @@ def test_training_eval_and_decode_of_encode_agree_bit_for_bit(name: str) -> None
     trained = bottleneck.train()(x)
     assert codes.equal(evaluated.codes)
     assert evaluated.latents.equal(decoded)
-    if name == "rvq beam":  # training takes the nearest code of each layer
-        codes = make("rvq").encode(x)
-        decoded = make("rvq").decode(codes)
+    if name.endswith("beam"):  # training takes the nearest code of each layer
+        codes = make(name, encode_beam=1).encode(x)
+        decoded = bottleneck.decode(codes)
     assert codes.equal(trained.codes)
     assert trained.latents.equal(decoded)
 
@@ -407,7 +410,7 @@ def test_codebook_keys_lead_to_the_code_vectors(name: str) -> None:
 def test_codes_without_doubt_survive_any_move_within_the_tolerance(name: str, offset: float) -> None:
     bottleneck = make(name).double().eval()
     x = noise(1, 400, C).double() + offset
-    tolerance = (0.002 if name == "rvq beam" else 0.02) * x.norm(dim=2)  # a beam has more decisions to make
+    tolerance = (0.002 if name.endswith("beam") else 0.02) * x.norm(dim=2)  # a beam has more decisions to make
     codes, unsure = bottleneck.search(x, None, tolerance)
     assert 0.02 < unsure.double().mean() < 0.98
     for seed in range(10):
@@ -866,13 +869,26 @@ def test_a_product_decodes_whole_layers_and_refuses_a_part_of_one() -> None:
         product.decode(codes[..., :6])
 
 
-def test_one_group_is_rvq() -> None:
-    product, rvq = make("product", groups=1, num_quantizers=3), make("rvq")
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(options for name, options in [("rvq", {}), *KINDS.items()] if name.startswith("rvq")),
+        {"init": "first", "revive_rule": "absolute", "revive_below": 1.0, "sampling_temperature": 0.5},
+    ],
+)
+def test_one_group_is_rvq(options: dict[str, Any]) -> None:
+    product, rvq = make("product", groups=1, num_quantizers=3, **options), make("rvq", **options)
     for seed in range(3):
         one, two = (step(bottleneck, noise(4, 10, C, seed=seed)) for bottleneck in (product, rvq))
         assert one.latents.equal(two.latents)
         assert one.codes.equal(two.codes)
         assert same(one.losses, two.losses)
+    assert product.eval().encode(noise(4, 10, C)).equal(rvq.eval().encode(noise(4, 10, C)))
+
+
+def test_the_groups_of_a_product_know_every_option_of_a_residual_quantizer() -> None:
+    known = [set(bottleneck_options(name, {})) for name in ("product", "rvq")]
+    assert known[0] - known[1] == {"groups"} and known[1] <= known[0]
 
 
 def test_gradient_of_the_output_of_a_product_is_the_identity() -> None:

@@ -182,7 +182,7 @@ def test_on_error_skip_encodes_the_rest_and_says_so(trained: Trained, with_a_nan
     code, out, errors = run("encode", trained("rvq"), with_a_nan, "-o", "t.h5", "--on-error", "skip")
     assert code == 3
     assert "skipped: " in errors
-    assert "1 clips, 40 frames -> 10 token frames" in out
+    assert "1 clip, 40 frames -> 10 token frames" in out
 
 
 def test_tokens_of_another_run_are_refused_with_76(trained: Trained, motion_path: Path, run: Run) -> None:

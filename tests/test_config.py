@@ -15,6 +15,7 @@ from vqtool.config import (
     build_config,
     differences,
     flatten,
+    of_run,
     parse_value,
     read_assignments,
     read_environment,
@@ -85,20 +86,20 @@ def test_a_key_outside_any_section_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "what"),
     [
-        ("train.steps", "many", "takes int, not 'many'"),
-        ("train.steps", 5.0, r"takes int, not 5\.0"),
-        ("train.steps", True, "takes int, not True"),
-        ("train.lr", "fast", "takes float, not 'fast'"),
-        ("train.lr", True, "takes float, not True"),
-        ("train.lr", [1.0], "takes float"),
-        ("model.causal", 1, "takes bool, not 1"),
-        ("model.causal", "True", "takes bool, not 'True'"),
-        ("model.bottleneck", 3, "takes str, not 3"),
-        ("data.dataset", 3, "takes str | None, not 3"),
-        ("data.fps", "30", "takes float | None, not '30'"),
-        ("train.betas", 0.9, "takes list"),
-        ("train.betas", [0.9, "x"], "takes finite numbers, not 'x'"),
-        ("loss.columns", 2.0, "takes dict"),
+        ("train.steps", "many", "takes a whole number, not 'many'"),
+        ("train.steps", 5.0, r"takes a whole number, not 5\.0"),
+        ("train.steps", True, "takes a whole number, not True"),
+        ("train.lr", "fast", "takes a number, not 'fast'"),
+        ("train.lr", True, "takes a number, not True"),
+        ("train.lr", [1.0], "takes a number"),
+        ("model.causal", 1, "takes true or false, not 1"),
+        ("model.causal", "True", "takes true or false, not 'True'"),
+        ("model.bottleneck", 3, "takes text, not 3"),
+        ("data.dataset", 3, "takes text, not 3"),
+        ("data.fps", "30", "takes a number, not '30'"),
+        ("train.betas", 0.9, "takes a list of numbers"),
+        ("train.betas", [0.9, "x"], r"takes a list of numbers, as \[0\.5, 0\.9\], not \[0\.9, 'x'\]"),
+        ("loss.columns", 2.0, "takes a table of numbers"),
         ("loss.columns.root", "two", "takes finite numbers, not 'two'"),
     ],
 )
@@ -315,6 +316,13 @@ def test_differences_name_each_setting_with_both_values() -> None:
         "data.dataset: None -> 'a'",
         "train.lr: 0.002 -> 0.5",
     ]
+
+
+def test_a_run_that_goes_on_brings_no_options_of_another_bottleneck_than_the_one_asked_for() -> None:
+    run = {"model.bottleneck": "rvq", "bottleneck.num_quantizers": 3, "train.lr": 0.1}
+    assert of_run(run, [{"train.lr": 0.2}]) == run
+    assert of_run(run, [{"model.bottleneck": "vq"}, {"model.bottleneck": "rvq"}]) == run
+    assert of_run(run, [{"model.bottleneck": "vq"}]) == {"model.bottleneck": "rvq", "train.lr": 0.1}
 
 
 def test_ignored_settings_do_not_differ() -> None:

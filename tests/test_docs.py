@@ -142,6 +142,19 @@ def test_every_command_of_the_readme_is_one_of_that_session() -> None:
     assert len(shown) > 10 and shown <= {command.line for command in session()}
 
 
+def test_git_sees_nothing_of_what_the_sessions_of_docs_and_readme_write_in_a_checkout(workplace: Path) -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no git checkout")
+    written = {path.name + "/" * path.is_dir() for path in workplace.iterdir()} - {"sample_data/", "failed"}
+    for command in session(PAGES["tutorial.md"]):
+        written |= {word for flag, word in itertools.pairwise(command.words) if flag in ("-o", "--csv", "--plot")}
+    asked = ["git", "check-ignore", "--no-index", *written, "constraints.txt", "sample_data/humanoid.h5"]
+    ignored = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+    assert sorted(written - set(ignored)) == [] and set(ignored) <= written
+    kept = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    assert subprocess.run(kept, cwd=ROOT, capture_output=True, text=True).stdout == ""
+
+
 @pytest.mark.slow  # 98 clips are imported, and trained on for a moment
 def test_the_tutorial_runs_on_the_motion_that_it_is_about(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -231,6 +244,22 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
 def test_the_options_of_a_command_are_those_of_its_table(name: str) -> None:
     real = {flag for option in COMMANDS[name].params for flag in option.opts if flag.startswith("-")} - {"--help", "-h"}
     assert documented_options(name) == real
+
+
+@pytest.mark.parametrize("name", sorted(name for name in COMMANDS if not name.startswith("edit ")))
+def test_the_help_has_the_options_of_the_table_in_its_order_and_with_its_defaults(name: str) -> None:
+    real = {max(option.opts, key=len): option for option in COMMANDS[name].params if option.opts[0][0] == "-"}
+    listed = [cells for cells in rows(section(CLI, f"vqtool {name}").partition("JSON keys")[0]) if cells[0][:2] == "`-"]
+    order = [flag for cells in listed for flag in re.findall(r"`(--[\w-]+)`", cells[0])]
+    assert order == [flag for flag in real if flag in order] and set(order) == set(real)
+    context = COMMANDS[name].context_class(COMMANDS[name], terminal_width=10_000, max_content_width=10_000)
+    shown = COMMANDS[name].get_help(context)
+    for cells in listed:
+        flag = re.findall(r"`(--[\w-]+)`", cells[0])[0]
+        line = next(line for line in shown.splitlines() if re.match(rf"  (-\w, )?{flag} ", line))
+        found = re.search(r"\[(?:[^\[]*; )?(?:default: (.*?)|(required))(?:; [-\d.]+<=x.*|; x>=.*)?\]$", line)
+        told = "" if found is None else (found[1] or found[2]).removesuffix(".0")
+        assert told == ("" if cells[1].startswith("| ") else cells[1].replace("`", "")), line
 
 
 def documented_options(name: str) -> set[str]:

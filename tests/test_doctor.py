@@ -316,7 +316,7 @@ def test_disks_over_a_network_and_in_memory_are_notes(
     [
         ("VQTOOL_TRIAN_STEPS", "3", "means nothing"),
         ("VQTOOL_TRAIN_STEP", "3", "did you mean 'train.steps'"),
-        ("VQTOOL_TRAIN_STEPS", "many", "takes int"),
+        ("VQTOOL_TRAIN_STEPS", "many", "takes a whole number"),
         ("VQTOOL_THREADS", "0", "takes a number of threads"),
         ("VQTOOL_DEVICE", "tpu", "takes auto, cpu or cuda"),
     ],

@@ -501,6 +501,10 @@ def test_tokens_without_codebooks_are_edited_but_not_blended(run: Run, encoded: 
     [
         (["splice", "TOKENS", "clip_08", "clip_99", "-o", "x.h5"], "no clip is called 'clip_99'"),
         (["splice", "TOKENS", "clip_08", "--name", "clip_09", "-o", "x.h5"], "the file has a clip of that name"),
+        (
+            ["splice", "TOKENS", "clip_08@1:3", "-o", "x.h5"],
+            "a clip called clip_08 already; name the result with --name",
+        ),
         (["trim", "TOKENS", "clip_08@1:2", "clip_08@3:4", "-o", "x.h5"], "is named twice"),
         (["interpolate", "TOKENS", "clip_08@0:9", "clip_09@0:9", "--weight", "2", "-o", "x.h5"], "from 0 to 1"),
         (["interpolate", "TOKENS", "clip_08@0:9", "clip_09@0:9", "--weight", "x", "-o", "x.h5"], "not 'x'"),

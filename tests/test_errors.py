@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from vqtool import errors
-from vqtool.errors import DataError, InterruptedRun, VqtoolError
+from vqtool.errors import ONE, DataError, InterruptedRun, VqtoolError, counted
 
 # The table of exit codes that docs and scripts rely on.
 EXIT_CODES = {
@@ -75,3 +76,26 @@ def test_a_control_character_in_a_name_is_escaped(character: str) -> None:
 
 def test_letters_of_any_script_stay_as_they_are() -> None:
     assert str(DataError("falsch", clip="går_歩く_é")) == "clip går_歩く_é: falsch"
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(0, "0 clips are"), (1, "1 clip is"), (2, "2 clips are"), (1234, "1,234 clips are")]
+)
+def test_one_is_told_in_the_singular(count: int, words: str) -> None:
+    assert counted(count, "clips") == words.rpartition(" ")[0]
+    assert counted(count, "clips", "are") == words
+
+
+def test_every_verb_that_is_counted_has_a_singular() -> None:
+    verbs = set()
+    for path in (Path(errors.__file__).parent).rglob("*.py"):
+        verbs |= set(re.findall(r"counted\([^\n]*?'[a-zA-Z ]+s', '(\w+)'\)", path.read_text(encoding="utf-8")))
+    assert verbs == set(ONE)
+
+
+def test_no_message_counts_in_the_plural_what_may_be_one() -> None:
+    things = "clips|frames|token frames|shards|parts|steps|pictures|latents|parameters"
+    for path in (Path(errors.__file__).parent).rglob("*.py"):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            found = re.findall(rf"\{{([^{{}}:!]+)(?::,)?\}} (?:{things})\b(?!/s)", line) if 'f"' in line else []
+            assert [one for one in found if "MAX_" not in one and one != "split"] == [], f"{path.name}:{number}"

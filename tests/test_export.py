@@ -45,6 +45,25 @@ def test_decoded_tokens_become_bvh_of_the_same_bodies_at_the_same_place(run: Run
     np.testing.assert_allclose(after.translations[0, 0, ::2], before.translations[0, 0, ::2], atol=1e-4)
 
 
+def test_what_a_model_wrote_becomes_bvh_by_what_the_refusal_of_it_without_a_skeleton_advises(
+    run: Run, imported: Path
+) -> None:
+    assert run("train", imported, "-o", "run", "--steps", "1", "-q", *SMALL)[0] == 0
+    assert run("encode", "run", imported, "-o", "t.h5", "-q")[0] == 0
+    assert run("export", "t.h5", "-o", "t.jsonl", "--format", "text", "-q")[0] == 0
+    Path("lm.txt").write_text(json.loads(Path("t.jsonl").read_text().splitlines()[0])["text"] + "\n")
+    assert run("decode", "run", "lm.txt", "-o", "out.h5", "-q")[0] == 0
+    code, _, errors = run("export", "out.h5", "-o", "out", "--format", "bvh")
+    assert code == 2 and "out.h5: carries no skeleton, which BVH needs; decode or import what a model wrote" in errors
+    assert "with --like TOKENS (a tokens.h5 of the run), sample with --like MOTION\n" in errors
+    assert run("decode", "run", "lm.txt", "--like", "t.h5", "-o", "decoded.h5", "-q")[0] == 0
+    assert run("import", "lm.txt", "--like", "t.h5", "-o", "lm.h5", "-q")[0] == 0
+    assert run("decode", "run", "lm.h5", "-o", "imported.h5", "-q")[0] == 0
+    for motion in ("decoded", "imported"):
+        assert run("export", f"{motion}.h5", "-o", motion, "--format", "bvh")[0] == 0
+        assert len(list(Path(motion).rglob("*.bvh"))) == 1
+
+
 def test_selected_clips_keep_what_is_theirs(imported: Path) -> None:
     with MotionSet([imported]) as motion:
         names, along = motion.names, motion.companions

@@ -160,7 +160,7 @@ def test_missing_shards_are_named(shards: list[Path], tmp_path: Path) -> None:
     message = r"of 4 shards 2 are missing: 1, 3; sbatch --array takes such a list"
     with pytest.raises(UsageError, match=message):
         merge([shards[0], shards[2]], tmp_path / "m.h5")
-    with pytest.raises(UsageError, match=r"of 4 shards 1 are missing: 3; make it with --shard 3/4"):
+    with pytest.raises(UsageError, match=r"of 4 shards 1 is missing: 3; make it with --shard 3/4"):
         merge(shards[:3], tmp_path / "m.h5")
 
 
@@ -291,6 +291,6 @@ def test_the_command_line_makes_and_merges_shards(trained: Callable[[str], Path]
     for index in range(2):
         assert run("encode", trained("rvq"), motion, "-o", f"{index}.h5", "--shard", f"{index}/2", "-q")[0] == 0
     code, _, errors = run("merge", "0.h5", "-o", "all.h5")
-    assert code == 2 and "of 2 shards 1 are missing: 1; make it with --shard 1/2" in errors
+    assert code == 2 and "of 2 shards 1 is missing: 1; make it with --shard 1/2" in errors
     code, out, _ = run("merge", "1.h5", "0.h5", "-o", "all.h5", "-q")
     assert (code, out) == (0, f"all.h5: 2 shards, {len(LENGTHS)} clips, {sum(LENGTHS):,} frames\n")

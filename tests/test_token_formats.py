@@ -661,7 +661,7 @@ def test_repair_says_what_it_cut_filled_up_and_left_out(read: Callable[..., Any]
         "line 2: 3 tokens are no multiple of the 2 layers",
         "line 3: token 3 at character 13, <m0_99>: the codebook of layer 0 has the indices 0 to 7",
         "line 4: 12 frames are 3 token frames, but it has 1; its last one is held",
-        "line 5: 2 frames are 1 token frames, but it has 2; cut to 1",
+        "line 5: 2 frames are 1 token frame, but it has 2; cut to 1",
     ):
         assert words in told
     assert len(done.repaired) == 6 and done.left_out == ["line 6: nothing of it can be decoded"]

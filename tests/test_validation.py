@@ -44,7 +44,7 @@ def test_each_problem_is_a_line_and_the_exit_code_65(run: Run) -> None:
 
 
 def test_columns_that_never_move_are_listed(run: Run) -> None:
-    assert "m.h5: 1 of 5 columns never move: 4 (c4)" in run("validate", save("m.h5", a=waves(40)))[1]
+    assert "m.h5: 1 of 5 columns never moves: 4 (c4)" in run("validate", save("m.h5", a=waves(40)))[1]
 
 
 @pytest.mark.parametrize("half", [180.0, np.pi])

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from vqtool.errors import DataError, UsageError
+from vqtool.errors import DataError, UsageError, counted
 from vqtool.rotations import fit_orthogonal
 from vqtool.skeleton import Skeleton, SkeletonMotion
 
@@ -48,7 +48,9 @@ def find_body(skeleton: Skeleton, *, facing: Sequence[str] | None = None, feet: 
             raise _not_found(skeleton, "hips or shoulders", option)
     else:
         if len(facing) % 2:
-            raise UsageError(f"--facing takes pairs, a left and a right joint; {len(facing)} names were given")
+            raise UsageError(
+                f"--facing takes pairs, a left and a right joint; {counted(len(facing), 'names', 'were')} given"
+            )
         joints = [skeleton.index(name) for name in facing]
         pairs = tuple(zip(joints[::2], joints[1::2], strict=True))
     if feet is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vqtool.body import find_body
 from vqtool.config import Config
-from vqtool.errors import DataError, UsageError
+from vqtool.errors import DataError, UsageError, counted
 from vqtool.motion import column_names, joint_columns, resolve_columns, runs
 from vqtool.skeleton import Skeleton
 
@@ -59,7 +59,9 @@ def resolve_parts(parts: Mapping[str, str], layout: str, dim: int, skeleton: Ske
     if missing := [column for column in range(dim) if column not in owner]:
         names = column_names(layout, dim, None if skeleton is None else skeleton.names)
         shown = ", ".join(names[column] for column in missing[:6]) + (", ..." if len(missing) > 6 else "")
-        raise UsageError(f"model.parts: {len(missing)} columns are in no part ({shown}); name all of them")
+        raise UsageError(
+            f"model.parts: {counted(len(missing), 'columns', 'are')} in no part ({shown}); name all of them"
+        )
     own = {part: _ranges(column for column in sorted(owner) if owner[column] == part) for part in sorted(parts)}
     if empty := [part for part, columns in own.items() if not columns]:
         raise UsageError(f"model.parts.{empty[0]}: all of its columns are in other parts; leave it out")

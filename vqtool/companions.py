@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vqtool.errors import DataError
+from vqtool.errors import DataError, counted
 from vqtool.flat import FlatReader, encode_texts
 from vqtool.skeleton import BvhTemplate, Skeleton
 
@@ -214,7 +214,11 @@ def skeleton_difference(one: Skeleton, other: Skeleton) -> str:
     only_other = [name for name in other.names if name not in one.names]
     if only_one or only_other:
         parts = [f"lacks {some(only_one)}"] * bool(only_one) + [f"adds {some(only_other)}"] * bool(only_other)
-        count = f"{len(other.names)} joints, not {len(one.names)}; " if len(other.names) != len(one.names) else "it "
+        count = (
+            f"{counted(len(other.names), 'joints')}, not {len(one.names)}; "
+            if len(other.names) != len(one.names)
+            else "it "
+        )
         return count + ", ".join(parts)
     for name in one.names:
         above = [_parent(body, name) for body in (one, other)]

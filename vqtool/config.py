@@ -12,9 +12,10 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
-from vqtool.errors import DataError, MissingInputError, StorageError, UsageError
+from vqtool.errors import DataError, MissingInputError, StorageError, UsageError, counted
 from vqtool.reading import read_bytes
 
 
@@ -108,6 +109,43 @@ PREFIX = "VQTOOL_"
 MAX_CONFIG_BYTES = 1 << 16
 MAX_CONFIG_DOTS = 1 << 12  # tomllib takes time with the square of those in one key
 OTHER_VARIABLES = {"VQTOOL_DEVICE", "VQTOOL_THREADS", "VQTOOL_DEBUG", "VQTOOL_TEST_DATA"}
+OTHER_NAMES = {  # what T2M-GPT, MoMask and other programs call a setting
+    "model.bottleneck": "model quantizer",
+    "model.width": "hidden hidden_dim hidden_size channels",
+    "model.depth": "layers num_layers n_layers",
+    "model.downsample": "down_t stride_t",
+    "model.latent_dim": "code_dim embedding_dim output_emb_width",
+    "model.activation": "vq_act",
+    "bottleneck.codebook_size": "codebook_size num_codes n_codes nb_code num_embeddings",
+    "bottleneck.num_quantizers": "num_quantizers",
+    "bottleneck.ema_decay": "mu",
+    "bottleneck.quantizer_dropout": "quantize_dropout_prob",
+    "bottleneck.shared_codebook": "shared_codebook",
+    "loss.reconstruction": "recons_loss",
+    "loss.positions": "loss_vel",
+    "loss.commitment": "commit beta",
+    "loss.kl": "kl_weight lambda_kl",
+    "train.steps": "epochs max_epoch total_iter iterations",
+    "train.batch_size": "batch bs",
+    "train.window": "window_size",
+    "train.lr": "learning_rate",
+    "train.lr_warmup": "warmup warmup_steps warm_up_iter",
+    "train.lr_drops": "milestones lr_scheduler",
+    "train.lr_drop": "gamma",
+    "train.clip_norm": "grad_clip max_grad_norm",
+    "train.eval_every": "eval_iter",
+}
+MEANT = {name: setting for setting, names in OTHER_NAMES.items() for name in names.split()}
+WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list[float]: "a list of numbers, as [0.5, 0.9]",
+    Sequence[int]: "a list of whole numbers, as [512, 256]",
+    dict[str, float]: 'a table of numbers, as {"0:3" = 2.0}',
+    dict[str, str]: 'a table of texts, as {arm = "0:6"}',
+}
 
 
 def flatten(sections: Mapping[str, Any], origin: str) -> dict[str, Any]:
@@ -152,6 +190,13 @@ def read_run(path: Path) -> dict[str, Any]:
     return EARLIER | read_toml(path)
 
 
+def of_run(run: Mapping[str, Any], given: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a run that goes on has of its settings beside given ones: no options of another bottleneck than theirs."""
+    kinds = [layer["model.bottleneck"] for layer in given if "model.bottleneck" in layer]
+    same = not kinds or kinds[-1] == run.get("model.bottleneck")
+    return {key: value for key, value in run.items() if same or not key.startswith("bottleneck.")}
+
+
 def read_environment(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Settings from variables such as VQTOOL_TRAIN_LR=1e-3; UsageError for a VQTOOL_* variable that means nothing."""
     found = {}
@@ -173,7 +218,8 @@ def read_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals or "." not in key:
-            raise UsageError(f"--set takes section.key=value, for example train.lr=1e-3, not {text!r}")
+            what = f"--set takes section.key=value, for example train.lr=1e-3, not {text!r}"
+            raise UsageError(what + ("" if "." in key else suggestion(key)))
         found[key.strip()] = parse_value(value)
     return found
 
@@ -226,11 +272,31 @@ def _known() -> list[str]:
     return [f"{s}.{f.name}" for s in SECTIONS if s != "bottleneck" for f in fields(getattr(config, s))]
 
 
+def suggestion(key: str, known: Sequence[str] = ()) -> str:
+    """The end of a message that there is no such key: the setting, or the name of `known`, that was meant; else ""."""
+    close = settings_called(key) or difflib.get_close_matches(key.rpartition(".")[2][:100], known, 1)
+    return _did_you_mean(close)
+
+
+def settings_called(key: str) -> list[str]:
+    """The settings of a name, whatever section stands before it, or the one that others call so; [] for none."""
+    return _meant(key, _known())
+
+
 def _nearest(key: str, known: Sequence[str]) -> str:
+    close = _meant(key, known) or difflib.get_close_matches(key[:100], known, 1, 0.5)
+    return _did_you_mean(close) or f"; there are {', '.join(known)}"
+
+
+def _did_you_mean(close: Sequence[str]) -> str:
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def _meant(key: str, known: Sequence[str]) -> list[str]:
+    """Settings of that name in other sections, else the one that others call so."""
     name = key.rpartition(".")[2]
-    close = [other for other in known if other.rpartition(".")[2] == name]  # of another section
-    close = close or difflib.get_close_matches(key[:100], known, 1, 0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
+    same = [other for other in known if other.rpartition(".")[2] == name]
+    return same or ([MEANT[name]] if MEANT.get(name, key) != key else [])
 
 
 def _assign(section: Any, name: str, key: str, value: Any) -> None:
@@ -238,14 +304,9 @@ def _assign(section: Any, name: str, key: str, value: Any) -> None:
     if name not in hints:
         raise UsageError(f"no setting {_quoted(key)}{_nearest(key, _known())}")
     wanted = hints[name]
-    if wanted in (float, float | None) and isinstance(value, int | float) and not isinstance(value, bool):
+    check_kind(key, value, wanted)
+    if float in (wanted, *get_args(wanted)) and isinstance(value, int | float):
         value = _number(key, value)
-    kinds: dict[Any, Any] = {str | None: (str, type(None)), float | None: (float, type(None))}
-    kinds |= {list[float]: list, dict[str, float]: dict, dict[str, str]: dict}
-    kind = kinds.get(wanted, wanted)
-    if not isinstance(value, kind) or (wanted is int and isinstance(value, bool)):
-        label = getattr(wanted, "__name__", None) if wanted in (int, float, str, bool) else str(wanted)
-        raise UsageError(f"{key} takes {label}, not {reprlib.repr(value)}")
     if wanted == list[float]:
         value = [_number(key, item) for item in value]
     if wanted == dict[str, float]:
@@ -253,6 +314,24 @@ def _assign(section: Any, name: str, key: str, value: Any) -> None:
     if wanted == dict[str, str]:
         value = {part: _columns(key, item) for part, item in value.items()}
     setattr(section, name, value)
+
+
+def check_kind(key: str, value: Any, kind: Any) -> None:
+    """UsageError where a value is of none of the types that an annotation names."""
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if not any(_is(value, one) for one in kinds):
+        words = " or ".join(WORDS[one] for one in kinds if one in WORDS)
+        raise UsageError(f"{key} takes {words}, not {reprlib.repr(value)}")
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type; a whole number is a number too."""
+    container = get_origin(kind)
+    if container in (list, Sequence):
+        return isinstance(value, list | tuple) and all(_is(item, get_args(kind)[0]) for item in value)
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else container or kind)
 
 
 def _quoted(key: str) -> str:
@@ -359,7 +438,9 @@ def _check(config: Config) -> None:
     if model.parts and model.bottleneck != "product":
         raise UsageError(f"model.parts needs --model product: {model.bottleneck} has no codebooks for parts")
     if len(model.parts) > model.latent_dim:
-        raise UsageError(f"model.parts has {len(model.parts)} parts for the {model.latent_dim} of model.latent_dim")
+        raise UsageError(
+            f"model.parts has {counted(len(model.parts), 'parts')} for the {model.latent_dim} of model.latent_dim"
+        )
     for part in model.parts:
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,31}", part):
             raise UsageError(f"model.parts: a part is called by up to 32 letters, digits and _, not {_quoted(part)}")

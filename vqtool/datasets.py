@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from vqtool.companions import Companions, some
-from vqtool.errors import DataError
+from vqtool.errors import DataError, counted
 from vqtool.hdf5 import attribute, check_dataset, damaged, has_numbers, open_hdf5, read_rows, walk
 from vqtool.reading import check_columns, check_expansion
 from vqtool.remote import RemotePath
@@ -74,7 +74,7 @@ class DatasetFile:
             what = f"but {some(others)}" if others else "and no links are followed"
             raise DataError(f"holds no [T, D] dataset {which}, {what}", file=path)
         if len(widths) > 1:
-            listed = ", ".join(f"{name} has {width} columns" for width, name in list(widths.items())[:4])
+            listed = ", ".join(f"{name} has {counted(width, 'columns')}" for width, name in list(widths.items())[:4])
             raise DataError(f"its datasets differ: {listed}; choose with --dataset 'PATTERN'", file=path)
         if len(rates) > 1:
             listed = ", ".join(f"{name} {rate:g}" for rate, name in list(rates.items())[:4])

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from vqtool.companions import Caption, Companions
-from vqtool.errors import UsageError
+from vqtool.errors import UsageError, counted
 from vqtool.publish import check_output
 from vqtool.splits import NO_SPLIT
 from vqtool.tokens import TokenSet, create_latents, create_tokens, seconds_of_tokens, tokens_of_seconds
@@ -233,7 +233,8 @@ def joined(tokens: TokenSet, name: str, parts: Sequence[Range], *, cross_fade: i
     for number, (before, part) in enumerate(itertools.pairwise(parts), start=1):
         for one, fades in ((before, 1 + (number > 1)), (part, 1)):
             if len(one) < cross_fade * fades:
-                what = f"a range of {len(one)} token frames is too short for a cross-fade of {cross_fade} at each seam"
+                have = counted(len(one), "token frames")
+                what = f"a range of {have} is too short for a cross-fade of {cross_fade} at each seam"
                 raise UsageError(what, file=tokens.path, clip=tokens.names[one.clip])
         first = len(rows) - cross_fade
         more = rows_of(tokens, part)
@@ -338,7 +339,8 @@ def _replaced_parts(tokens: TokenSet, at: Range, by: Range, parts: Sequence[str]
     theirs = rows_of(tokens, by)
     if cross_fade and edit.seams:
         if len(at) < cross_fade * len(edit.seams):
-            what = f"a range of {len(at)} token frames is too short for a cross-fade of {cross_fade} at each seam"
+            have = counted(len(at), "token frames")
+            what = f"a range of {have} is too short for a cross-fade of {cross_fade} at each seam"
             raise UsageError(what, file=tokens.path, clip=tokens.names[at.clip])
         weight, ramp = np.ones(len(at)), np.arange(1, cross_fade + 1) / (cross_fade + 1)
         for seam in edit.seams:
@@ -406,7 +408,8 @@ def _same_length(tokens: TokenSet, one: Range, other: Range) -> None:
         least = min(len(one), len(other))
         names = [tokens.names[part.clip] for part in (one, other)]
         ranges = [f"{name}@{part.start}:{part.start + least}" for name, part in zip(names, (one, other), strict=True)]
-        what = f"the ranges have {len(one)} and {len(other)} token frames; name two of one length: {' '.join(ranges)}"
+        what = f"the ranges have {counted(len(one), 'token frames')} and {len(other)}"
+        what += f"; name two of one length: {' '.join(ranges)}"
         raise UsageError(what, file=tokens.path)
 
 
@@ -437,7 +440,7 @@ def write_edited(
     if keep_layers is not None:
         _need_codes(tokens, "layers")
         if not 1 <= keep_layers <= tokens.width:
-            raise UsageError(f"--keep {keep_layers}: the file has {tokens.width} layers", file=tokens.path)
+            raise UsageError(f"--keep {keep_layers}: the file has {counted(tokens.width, 'layers')}", file=tokens.path)
         tokens.header.check_layers(keep_layers)
     tokens.check()
     number = {name: clip for clip, name in enumerate(tokens.names)}

@@ -17,10 +17,18 @@ from __future__ import annotations
 
 import os
 
+ONE = {"are": "is", "were": "was", "do": "does", "give": "gives", "move": "moves"}
+
 
 def printable(text: str) -> str:
     """`text` with control characters escaped, so that one message stays one line."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def counted(count: int, things: str, verb: str = "") -> str:
+    """`1 clip`, `1,234 clips`; with a verb `1 clip is`, `1,234 clips are`. Both are given as of several."""
+    words = f"{things} {verb}".strip() if count != 1 else f"{things.removesuffix('s')} {ONE.get(verb, verb)}".strip()
+    return f"{count:,} {words}"
 
 
 class VqtoolError(Exception):

@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 
 from vqtool import signals
-from vqtool.errors import DataError
+from vqtool.errors import DataError, counted
 from vqtool.hdf5 import MAX_ARRAY_BYTES, attribute, block_rows, damaged, find, open_hdf5, read_array, read_rows, walk
 from vqtool.publish import LatchingFile
 from vqtool.remote import RemotePath
@@ -273,7 +273,7 @@ class FlatReader:
         offsets = find(path, self._h5, "offsets", ndim=1, kinds="iu")
         names = find(path, self._h5, "names", ndim=1, kinds="S")
         if len(offsets) > MAX_CLIPS or len(offsets) != len(names) + 1:
-            what = f"has {len(offsets)} entries for {len(names)} names; the file is damaged"
+            what = f"has {len(offsets)} entries for {counted(len(names), 'names')}; the file is damaged"
             raise DataError(what, file=path, dataset="offsets")
         self.offsets: np.ndarray = read_array(path, offsets).astype(np.int64)
         self.names = [name.decode("utf-8", "surrogateescape") for name in read_array(path, names).tolist()]

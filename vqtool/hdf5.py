@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from vqtool import remote
-from vqtool.errors import DataError, MissingInputError, StorageError
+from vqtool.errors import DataError, MissingInputError, StorageError, counted
 from vqtool.probe import At, probe
 
 MAX_DEPTH = 32
@@ -188,7 +188,7 @@ def find(file: Path, root: h5py.File, name: str, *, ndim: int, kinds: str = "fiu
             raise DataError("is a group where a dataset was expected", file=file, dataset=name)
         check_dataset(file, node, kinds=kinds)
         if node.ndim != ndim:
-            raise DataError(f"has {node.ndim} dimensions, not {ndim}", file=file, dataset=name)
+            raise DataError(f"has {counted(node.ndim, 'dimensions')}, not {ndim}", file=file, dataset=name)
     return node
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from vqtool.body import find_body, left_right_pairs, mirror
 from vqtool.companions import Caption, Companions, skeleton_difference
-from vqtool.errors import DataError, MissingInputError, StorageError, UsageError, VqtoolError
+from vqtool.errors import DataError, MissingInputError, StorageError, UsageError, VqtoolError, counted
 from vqtool.features import features_and_start, recover_positions
 from vqtool.flat import encode_names
 from vqtool.formats import FORMATS
@@ -275,7 +275,9 @@ def _of_array(rows: np.ndarray, recording: Recording, options: ImportOptions) ->
         rows = recover_positions(rows).reshape(len(rows), -1)
     elif wanted in ("humanml3d", "kit") and layout == "raw":
         if rows.shape[1] != {"humanml3d": 263, "kit": 251}[wanted]:
-            raise DataError(f"has {rows.shape[1]} columns, which is not the layout {wanted}; leave --layout out")
+            raise DataError(
+                f"has {counted(rows.shape[1], 'columns')}, which is not the layout {wanted}; leave --layout out"
+            )
     elif wanted not in (layout, "raw"):
         raise UsageError(f"holds {layout} data, from which --layout {wanted} cannot be made; leave --layout out")
     return _Frames(_float32(rows), fps, wanted)
@@ -366,7 +368,7 @@ class _Group:
                 what = f"was taken for a unit of {units[1]:.4g} m, but {where} for {units[0]:.4g} m"
                 raise DataError(f"{what}; say which with --units")
         if frames.layout != first.layout or frames.rows.shape[1] != first.rows.shape[1]:
-            mine, theirs = (f"{one.rows.shape[1]} columns ({one.layout})" for one in (frames, first))
+            mine, theirs = (f"{counted(one.rows.shape[1], 'columns')} ({one.layout})" for one in (frames, first))
             raise DataError(f"has {mine}, but {where} has {theirs}; import them apart")
         if abs(frames.fps - first.fps) > 1e-6 * first.fps:
             what = f"has {frames.fps:g} frames a second, but {where} has {first.fps:g}"

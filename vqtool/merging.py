@@ -17,7 +17,7 @@ import numpy as np
 
 from vqtool import signals
 from vqtool.companions import Companions
-from vqtool.errors import DataError, MismatchError, UsageError
+from vqtool.errors import DataError, MismatchError, UsageError, counted
 from vqtool.hdf5 import attribute, block_rows, open_hdf5
 from vqtool.publish import publish_bytes
 from vqtool.reading import first_bytes, read_bytes
@@ -178,7 +178,8 @@ def _ordered(parts: list[_Described]) -> list[_Described]:
         numbers = ", ".join(map(str, missing[:SHOWN]))
         more = f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else ""
         how = f"make it with --shard {missing[0]}/{count}" if len(missing) == 1 else "sbatch --array takes such a list"
-        raise UsageError(f"of {count:,} shards {len(missing):,} are missing: {numbers}{more}; {how}")
+        verb = "is" if len(missing) == 1 else "are"
+        raise UsageError(f"of {counted(count, 'shards')} {len(missing):,} {verb} missing: {numbers}{more}; {how}")
     at = 0
     for part in parts:
         if part.shard.first != at:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vqtool.errors import DataError
+from vqtool.errors import DataError, counted
 from vqtool.usage import FEW_USED, SOME_USED
 
 RATE_SECONDS = 60.0  # over which the speed is measured
@@ -77,7 +77,7 @@ class Monitor:
         """Status and one sentence: how it goes, and what to change."""
         if not self.evaluations:
             first = min(self.eval_every, self.steps)
-            return EARLY, f"too early to tell: the validation set is looked at every {first:,} steps"
+            return EARLY, f"too early to tell: the validation set is looked at every {counted(first, 'steps')}"
         last = self.evaluations[-1]
         usage = last.get("usage", [])
         for layer, share in enumerate(usage):

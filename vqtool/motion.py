@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from vqtool.errors import UsageError
+from vqtool.errors import UsageError, counted
 
 
 def _joint_groups(joints: int) -> dict[str, slice]:
@@ -79,7 +79,8 @@ def resolve_columns(key: str, layout: str, dim: int) -> slice:
             return slice(start, stop)
     known = ", ".join(groups) if groups else "none"
     raise UsageError(
-        f"no columns {key!r} in layout {layout!r} with {dim} columns; name a group ({known}) or a range like 0:3"
+        f"no columns {key!r} in layout {layout!r} with {counted(dim, 'columns')}; "
+        f"name a group ({known}) or a range like 0:3"
     )
 
 

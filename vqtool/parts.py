@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from vqtool.errors import StorageError, VqtoolError
+from vqtool.errors import StorageError, VqtoolError, counted
 from vqtool.tokenizer_file import pack, unpack
 
 KEEP_AFTER = 20.0  # seconds that a kill may cost: before, parts are not kept, which would be half of the writing
@@ -83,6 +83,8 @@ def keep_parts(out: Path, key: Mapping[str, Any], *, several: bool) -> Iterator[
         yield parts
     except VqtoolError as error:
         if parts.kept:
-            error.what = f"{error.what}; {parts.kept} parts are done: the same command goes on from there"
+            error.what = (
+                f"{error.what}; {counted(parts.kept, 'parts', 'are')} done: the same command goes on from there"
+            )
         raise
     shutil.rmtree(folder, ignore_errors=True)

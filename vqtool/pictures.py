@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vqtool.errors import MismatchError, OutputError, UsageError
+from vqtool.errors import MismatchError, OutputError, UsageError, counted
 from vqtool.scene import Camera, Figure, Shot, apart_mm, check_alike, find_clip, frame_range, read_shot
 from vqtool.store import MotionSet
 
@@ -333,7 +333,9 @@ def gif(stage: Stage, rate: float, speed: float, progress: Progress) -> bytes:
     shown = shown_frames(stage.frames, stage.fps * speed, rate)
     if len(shown) > MAX_PICTURES:
         most = MAX_PICTURES / rate
-        what = f"a GIF of {len(shown):,} pictures would take too much memory; choose {most:.0f} s with --frames"
+        what = (
+            f"a GIF of {counted(len(shown), 'pictures')} would take too much memory; choose {most:.0f} s with --frames"
+        )
         raise UsageError(f"{what}, a lower --rate, or write a .mp4")
     palette = _palette()
 

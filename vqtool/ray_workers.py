@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vqtool.errors import UsageError
+from vqtool.errors import UsageError, counted
 from vqtool.workers import PATIENCE, Died, Workers
 
 
@@ -47,7 +47,10 @@ class RayActors(Workers["_Actor"]):
         self._work: Any = None
         auth = "token" if os.environ.get("RAY_AUTH_MODE") == "token" else "NO"
         where = ", ".join(sorted({node["NodeManagerAddress"] for node in nodes}))
-        say(f"{self.count} actors of Ray on {where}: it listens on all network addresses, with {auth} authentication")
+        say(
+            f"{counted(self.count, 'actors')} of Ray on {where}: "
+            f"it listens on all network addresses, with {auth} authentication"
+        )
 
     def _room(self, node: dict[str, Any]) -> int:
         """How many actors a node takes."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from vqtool.errors import DataError, MissingInputError, StorageError
+from vqtool.errors import DataError, MissingInputError, StorageError, counted
 
 MAX_COLUMNS = 1 << 20  # of a frame: a row is always read whole
 LARGE_BYTES = 64 << 20  # smaller data may shrink as far as it likes;
@@ -62,7 +62,7 @@ def read_text(path: Path, limit: int) -> bytes:
 def check_columns(path: Path, dataset: str | None, columns: int) -> None:
     """DataError for more columns than a row may have."""
     if columns > MAX_COLUMNS:
-        what = f"has {columns:,} columns; motion has at most {MAX_COLUMNS:,}"
+        what = f"has {counted(columns, 'columns')}; motion has at most {MAX_COLUMNS:,}"
         raise DataError(what, file=path, dataset=dataset)
 
 

@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 
-from vqtool.errors import UsageError
+from vqtool.errors import UsageError, counted
 from vqtool.usage import ACTIVE_VARIANCE, CodebookReport, LatentReport
 
 
@@ -45,7 +45,7 @@ def usage_plot(report: CodebookReport | LatentReport) -> bytes:
         order = np.argsort(-kl, kind="stable")
         active = report.variance[order] > ACTIVE_VARIANCE
         axes.bar(np.arange(report.dim), kl[order], color=np.where(active, "C0", "0.7"))
-        title = f"{report.active_units} of {report.dim} dimensions active (blue)"
+        title = f"{report.active_units} of {counted(report.dim, 'dimensions')} active (blue)"
         axes.set(xlabel="latent dimensions, largest KL first", ylabel="KL, nats per token frame", title=title)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)

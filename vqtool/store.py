@@ -18,7 +18,7 @@ import vqtool
 from vqtool import signals
 from vqtool.companions import Companions, joined, read_companions
 from vqtool.datasets import DatasetFile, check_size
-from vqtool.errors import DataError, UsageError
+from vqtool.errors import DataError, UsageError, counted
 from vqtool.flat import FlatReader, FlatWriter
 from vqtool.hdf5 import attribute, block_rows, damaged, open_hdf5
 from vqtool.publish import publish
@@ -160,7 +160,7 @@ class _MotionFile:
         joints = len(self.companions.bodies[0].names) if self.companions.bodies else 0
         expected = {"joints": 12 * joints - 1, "positions": 3 * joints}.get(self.layout, self.dim)
         if joints and self.dim != expected:
-            what = f"has {joints} joints, whose layout {self.layout} has {expected} columns, not {self.dim}"
+            what = f"has {joints} joints, whose layout {self.layout} has {counted(expected, 'columns')}, not {self.dim}"
             raise DataError(f"{what}; the file is damaged", file=self.path, dataset="skeleton")
 
     def read(self, clip: int, start: int, stop: int) -> np.ndarray:

@@ -23,7 +23,7 @@ from safetensors.numpy import save as save_tensors
 import vqtool
 from vqtool.companions import skeleton_difference
 from vqtool.config import build_config, flatten
-from vqtool.errors import DataError, MismatchError, MissingInputError, UsageError
+from vqtool.errors import DataError, MismatchError, MissingInputError, UsageError, counted
 from vqtool.publish import publish_bytes
 from vqtool.reading import opened
 from vqtool.skeleton import Skeleton
@@ -84,7 +84,9 @@ class TokenizerFile:
         where = motion.paths[0]
         if motion.dim != self.dim:
             trained = f"the tokenizer was trained on {self.dim} (layout {self.layout})"
-            raise MismatchError(f"has {motion.dim} columns, but {trained}; encode data of that layout", file=where)
+            raise MismatchError(
+                f"has {counted(motion.dim, 'columns')}, but {trained}; encode data of that layout", file=where
+            )
         if motion.layout != self.layout:
             what = f"has layout {motion.layout}, but the tokenizer was trained on {self.layout}"
             raise MismatchError(f"{what}; import it with --layout {self.layout}", file=where)
@@ -237,7 +239,7 @@ def _header_fault(file: TokenizerFile) -> str:
     if type(groups) is not int or not isinstance(parts, dict) or (parts and groups != len(parts)):
         return f"its groups are {groups!r} and its parts {parts!r}"
     if groups < 0 or groups > len(sizes) or (groups and len(sizes) % groups):
-        return f"its {groups} groups do not fit its {len(sizes)} codebooks"
+        return f"its {counted(groups, 'groups', 'do')} not fit its {counted(len(sizes), 'codebooks')}"
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         return f"its codebook_keys are {keys!r}"
     return ""
@@ -265,12 +267,12 @@ def _model_fault(file: TokenizerFile) -> str:
         return f"its downsample {file.downsample} is not that of its config, {config.model.downsample}"
     layers = config.bottleneck.get("num_quantizers", len(sizes))
     if bool(sizes) == (config.model.bottleneck == "vae") or (sizes and layers != len(sizes)):
-        return f"its {len(sizes)} codebooks are not those of its config"
+        return f"its {counted(len(sizes), 'codebooks', 'are')} not those of its config"
     if len(keys) not in (0, len(sizes)):
-        return f"it names {len(keys)} tensors for {len(sizes)} codebooks"
+        return f"it names {counted(len(keys), 'tensors')} for {counted(len(sizes), 'codebooks')}"
     for key, size in zip(keys, sizes, strict=False):
         if key not in weights or weights[key].shape[:1] != (size,):
-            return f"its codebook {key} does not hold {size:,} codes"
+            return f"its codebook {key} does not hold {counted(size, 'codes')}"
     for name, value in weights.items():
         if name.startswith("model.") and value.dtype.kind == "f" and not np.isfinite(value).all():
             return f"its weights {name} are not finite"

@@ -16,7 +16,7 @@ import numpy as np
 
 import vqtool
 from vqtool.companions import Companions, read_companions
-from vqtool.errors import DataError, UsageError
+from vqtool.errors import DataError, UsageError, counted
 from vqtool.flat import FlatReader, FlatWriter
 from vqtool.hdf5 import attribute, open_hdf5
 from vqtool.publish import publish
@@ -70,7 +70,7 @@ class TokenHeader:
     def check_layers(self, columns: int) -> None:
         """UsageError where the first columns are no whole layers: each layer has one for every part."""
         if columns % max(1, len(self.parts)):
-            what = f"{columns} layers: they come {len(self.parts)} at a time, one for each part"
+            what = f"{counted(columns, 'layers')}: they come {len(self.parts)} at a time, one for each part"
             raise UsageError(f"{what} ({', '.join(self.parts)}); take a multiple of {len(self.parts)}")
 
 
@@ -312,7 +312,7 @@ class TokenSet:
                 clip = int(np.searchsorted(self.offsets, first + row, side="right")) - 1
                 raise DataError(
                     f"token {first + row - int(self.offsets[clip])} of layer {layer} is {block[row, layer]}, "
-                    f"but that codebook has {sizes[layer]} codes; encode again",
+                    f"but that codebook has {counted(sizes[layer], 'codes')}; encode again",
                     file=self.path,
                     dataset="codes",
                     clip=self.names[clip],

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vqtool.codebook import NearestPair, Transitions, entropy, perplexity
+from vqtool.errors import counted
 
 SCHEMA_VERSION = 1
 ENOUGH_TOKENS = 10  # tokens per code; with fewer, usage tells more about the file than about the codebook
@@ -249,7 +250,7 @@ class CodebookReport:
             )
         if status == TOO_FEW_TOKENS:
             need = ENOUGH_TOKENS * max(layer.codebook_size for layer in layers)
-            return f"too few tokens to judge{where}: inspect {need:,} token frames or more"
+            return f"too few tokens to judge{where}: inspect {counted(need, 'token frames')} or more"
         if status == IDLE:
             used = f"{where} ({_percents(layers)} used)"
             return f"some codes idle{used}: usable as it is, and {self._smaller(layers)} would hold as much"
@@ -349,7 +350,7 @@ class LatentReport:
         """One sentence: how the latents fare, and what to change."""
         if self.status == NO_TOKENS:
             return "no tokens: nothing to judge"
-        share = f"{self.active_units} of {self.dim} dimensions active"
+        share = f"{self.active_units} of {counted(self.dim, 'dimensions')} active"
         if self.status == HEALTHY:
             return f"healthy: {share}"
         return f"{self.status}: {share}; lower the KL weight, or take fewer latent dimensions"

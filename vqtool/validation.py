@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vqtool.companions import some
-from vqtool.errors import DataError, VqtoolError
+from vqtool.errors import DataError, VqtoolError, counted
 from vqtool.motion import column_groups, column_names
 from vqtool.stats import ColumnStats
 from vqtool.store import MotionSet
@@ -63,7 +63,7 @@ def _of_file(motion: MotionSet, min_frames: int, progress: Callable[[int], None]
     for clip in range(len(motion)):
         frames = int(motion.lengths[clip])
         if frames < min_frames:
-            what = "is empty" if frames == 0 else f"has {frames} frames, fewer than {min_frames}"
+            what = "is empty" if frames == 0 else f"has {counted(frames, 'frames')}, fewer than {min_frames}"
             yield DataError(what, file=path, clip=motion.names[clip])
         try:
             yield from _of_clip(motion, clip)
@@ -79,7 +79,9 @@ def _of_file(motion: MotionSet, min_frames: int, progress: Callable[[int], None]
         body = motion.companions.bodies[0].names if motion.companions.bodies else None
         names = column_names(motion.layout, motion.dim, body)
         still = [f"{column} ({names[column]})" for column in np.flatnonzero(stats.constant)]
-        yield DataError(f"{len(still)} of {motion.dim} columns never move: {some(still, SHOWN)}", file=path)
+        verb = "moves" if len(still) == 1 else "move"
+        what = f"{len(still)} of {counted(motion.dim, 'columns')} never {verb}: {some(still, SHOWN)}"
+        yield DataError(what, file=path)
 
 
 def _of_clip(motion: MotionSet, clip: int) -> Iterator[DataError]:
@@ -106,9 +108,8 @@ def _of_clip(motion: MotionSet, clip: int) -> Iterator[DataError]:
         yield DataError(what, file=path, clip=name, frame=teleported)
     if wraps:
         columns = some([str(column) for column in sorted(wraps)], SHOWN)
-        what = (
-            f"{sum(wraps.values())} jumps of a full turn in columns {columns}; import the joints, or unwrap the angles"
-        )
+        jumps = counted(sum(wraps.values()), "jumps")
+        what = f"{jumps} of a full turn in columns {columns}; import the joints, or unwrap the angles"
         yield DataError(what, file=path, clip=name, frame=wrapped)
 
 

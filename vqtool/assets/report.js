@@ -555,7 +555,7 @@ async function open(clip, frame = 0) {
 function showTracks() {
   view.show(motion, [{ role: "truth", track: 0 }, { role: "decoded", track: 1 + player.step }]);
   const clip = clips[player.clip];
-  const told = [`${say(clip.frames)} frames, ${seconds(clip.frames)}`, `nMSE ${say(clip.nmse[player.step], 4)}`];
+  const told = [`${many(clip.frames, "frame")}, ${seconds(clip.frames)}`, `nMSE ${say(clip.nmse[player.step], 4)}`];
   if (clip.pose_mm[player.step] !== null && clip.pose_mm[player.step] !== undefined)
     told.push(`pose ${say(clip.pose_mm[player.step], 1)} mm`, `path ${say(clip.path_mm[player.step])} mm`);
   $("clip-errors").textContent = told.join(" · ");
@@ -721,7 +721,7 @@ function listOccurrences(layer, code) {
     if (places.length) found.push({ n, places });
   });
   $("code-where").textContent = total
-    ? `${say(total)} ${total === 1 ? "place" : "places"} in ${found.length} of the ${clips.length} clips shown`
+    ? `${many(total, "place")} in ${found.length} of the ${many(clips.length, "clip")} shown`
     : "In none of the clips shown";
   const rows = found.slice(0, 200).flatMap(({ n, places }) => places.slice(0, 8).map((token, i) => {
     const more = i === 7 && places.length > 8 ? ` and ${places.length - 8} more` : "";
@@ -858,8 +858,8 @@ function showSummary() {
   const sizes = tokenizer.codebook_sizes;
   const alike = new Set(sizes).size === 1 ? `${say(sizes[0])}` : sizes.join(", ");
   const kind = !sizes.length ? "VAE" : sizes.length === 1 ? `${tokenizer.bottleneck}, ${alike} codes` : `${tokenizer.bottleneck}, ${sizes.length} layers of ${alike} codes`;
-  const trained = tokenizer.steps ? `, trained for ${say(tokenizer.steps)} steps` : "";
-  $("about").textContent = `${kind}${trained}. ${say(figures.clips)} clips, ${say(figures.frames)} frames at ${short(tokenizer.fps)} a second, layout ${tokenizer.layout} (${say(tokenizer.dim)} columns).`;
+  const trained = tokenizer.steps ? `, trained for ${many(tokenizer.steps, "step")}` : "";
+  $("about").textContent = `${kind}${trained}. ${many(figures.clips, "clip")}, ${many(figures.frames, "frame")} at ${short(tokenizer.fps)} a second, layout ${tokenizer.layout} (${many(tokenizer.dim, "column")}).`;
   const items = [["normalised MSE", say(figures.nmse, 4), ""]];
   if (figures.mpjpe_pose_mm !== null) items.push(["pose error", say(figures.mpjpe_pose_mm, 1), "mm"], ["error along the path", say(figures.mpjpe_mm), "mm"]);
   items.push(["token frames a second", short(figures.token_frames_per_second), ""]);
@@ -869,7 +869,7 @@ function showSummary() {
   $("figures").replaceChildren(...items.map(([name, value, unit]) => make("div", {}, make("dt", {}, name), make("dd", {}, value, unit ? make("small", {}, ` ${unit}`) : null))));
   $("verdict").textContent = `${usage.verdict[0].toUpperCase()}${usage.verdict.slice(1)}.`;
   if (usage.notes?.length) $("verdict").append(make("span", { class: "quiet" }, ` Note: ${usage.notes.join("; ")}.`));
-  $("foot").textContent = `Tokenizer ${tokenizer.id.slice(0, 16)}. ${clips.length} of ${say(figures.clips)} clips are in this page. Made by vqtool; three.js under the MIT licence.`;
+  $("foot").textContent = `Tokenizer ${tokenizer.id.slice(0, 16)}. In this page: ${clips.length} of ${many(figures.clips, "clip")}. Made by vqtool; three.js under the MIT licence.`;
 }
 
 // What all names begin with, up to a mark between words: the list is narrow.
@@ -893,7 +893,7 @@ function showClips() {
   });
   const heads = ["clip", "nMSE", ...(joints ? ["pose mm"] : [])];
   $("clips").replaceChildren(make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))), body);
-  $("clips-title").textContent = clips.length === figures.clips ? `Clips, the worst first` : `${clips.length} of ${say(figures.clips)} clips, the worst first`;
+  $("clips-title").textContent = clips.length === figures.clips ? `Clips, the worst first` : `${clips.length} of ${many(figures.clips, "clip")}, the worst first`;
   const filter = () => {
     const text = $("find").value.toLowerCase(), kind = $("kind").value;
     [...body.rows].forEach((row, n) => (row.hidden = !clips[n].name.toLowerCase().includes(text) || (kind && clips[n].kind !== kind)));

@@ -28,7 +28,7 @@ if not sys.stdout.isatty():
 import typer
 
 import vqtool
-from vqtool.cli.command import HELP_OPTIONS, Commands
+from vqtool.cli.command import HELP_OPTIONS, Commands, told
 from vqtool.errors import InterruptedRun, VqtoolError
 from vqtool.signals import StopRequest
 
@@ -106,8 +106,8 @@ def _run(argv: list[str] | None) -> int:
     except MemoryError:
         return _fail("out of memory; try a smaller batch or fewer columns", 74)
     except Exception as error:
-        if callable(message := getattr(error, "format_message", None)):  # Typer's own: a wrong option or value
-            return _fail(f"{message()} (vqtool --help shows the commands)" if message() else "", 2)
+        if hasattr(error, "format_message"):  # Typer's own: a wrong option or value
+            return _fail(told(error), 2)
         hint = "" if _debug else "; VQTOOL_DEBUG=1 shows where"
         return _fail(f"internal error, please report it: {type(error).__name__}: {error}{hint}", 70)
 

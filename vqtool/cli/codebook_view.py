@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vqtool.comparison import ALIKE, DIFFERENT, Comparison, Moved, Shift
-from vqtool.errors import printable
+from vqtool.errors import counted, printable
 from vqtool.usage import COLLAPSED, FEW, HEALTHY, IDLE, CodebookReport, LatentReport, LayerUsage, Source
 
 WIDTH = 80  # off a terminal
@@ -126,7 +126,7 @@ class Drawing:
 
 def _codebook(report: CodebookReport, top: int, draw: Drawing) -> Iterator[RenderableType]:
     layers = report.layers
-    yield from _title(report.source, f"{_sizes(layers)} codes, {report.token_frames:,} token frames", draw)
+    yield from _title(report.source, f"{_sizes(layers)} codes, {counted(report.token_frames, 'token frames')}", draw)
     yield ""
     yield _layer_table(report, draw)
     yield ""
@@ -181,7 +181,7 @@ def _layer_table(report: CodebookReport, draw: Drawing) -> Table:
 
 
 def _latents(report: LatentReport, top: int, draw: Drawing) -> Iterator[RenderableType]:
-    frames = "" if report.token_frames is None else f", {report.token_frames:,} token frames"
+    frames = "" if report.token_frames is None else f", {counted(report.token_frames, 'token frames')}"
     yield from _title(report.source, f"{report.dim} latent dimensions{frames}", draw)
     yield ""
     if report.token_frames != 0:
@@ -233,7 +233,7 @@ def _top_codes(layer: LayerUsage, top: int, label: str, draw: Drawing) -> Iterat
 def _comparison(found: Comparison, top: int, draw: Drawing) -> Iterator[RenderableType]:
     for letter, report in zip("ab", (found.first, found.second), strict=True):
         yield Text(f"{letter}  ", style="bold").append(draw.plain(report.source.file), style="not bold")
-        frames = f"{report.token_frames:,} token frames"
+        frames = f"{counted(report.token_frames, 'token frames')}"
         yield f"   {draw.plain(report.source.bottleneck)} {report.source.kind}: {_sizes(report.layers)} codes, {frames}"
     yield ""
     yield _comparison_table(found, draw)

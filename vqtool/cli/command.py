@@ -1,12 +1,13 @@
-"""The commands, each built when it is asked for, with a help that ends with an example that can be copied."""
+"""The commands, each built when it is asked for: help that ends with an example, and words for what was typed wrong."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import keyword
+import re
 import textwrap
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -30,6 +31,7 @@ COMMANDS = (  # each a module with a function, or a Typer of several, of that na
 )
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 MARK = "\n\nExample: "
+VALUES = {"int": "N", "float": "X", "path": "PATH", "Path": "PATH", "str": "NAME"}  # Typer's names for ours
 
 
 class Command(TyperCommand):
@@ -47,6 +49,18 @@ class Command(TyperCommand):
         """The first sentence, whole: the list of commands has room for a second line."""
         return str(super().get_short_help_str(200))
 
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments and options, in the order in which the command has them."""
+        parts: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for param in self.get_params(ctx):
+            if record := param.get_help_record(ctx):
+                is_option = param.param_type_name == "option"
+                parts["Options" if is_option else "Arguments"].append(_reworded(*record, is_option=is_option))
+        for title, rows in parts.items():
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the example, the last thing in the help."""
         lines = textwrap.wrap(
@@ -58,6 +72,13 @@ class Command(TyperCommand):
             break_on_hyphens=False,
         )
         formatter.write("\nExample:\n" + " \\\n".join(lines) + "\n")
+
+
+def _reworded(name: str, text: str, *, is_option: bool) -> tuple[str, str]:
+    """A line of the help with the kind of a value as N or PATH, and defaults in words without their brackets."""
+    name, _, kind = name.partition(" <")
+    value = next((word for typer_name, word in VALUES.items() if typer_name in kind), "")
+    return (f"{name} {value}" if value and is_option else name), re.sub(r"default: \(([^)]*)\)", r"default: \1", text)
 
 
 class Commands(TyperGroup):
@@ -96,3 +117,43 @@ def _help(name: str) -> str | None:
 def _imported(name: str) -> Any:
     place = name.replace("-", "_") + "_" * keyword.iskeyword(name)
     return getattr(importlib.import_module(f"vqtool.cli.{place}"), place)
+
+
+def told(error: Any) -> str:
+    """What a person is told of a command line that Typer refused: its own words, but of numbers; "" for no words."""
+    message = str(error.format_message())
+    context = getattr(error, "ctx", None)
+    if not message:
+        return ""
+    if context is None:
+        return f"{message} (vqtool --help shows the commands)"
+    if expected := _number_expected(error):
+        return expected
+    if context.command.name == "train" and hasattr(error, "possibilities"):
+        from vqtool.config import settings_called
+
+        if settings := settings_called(error.option_name.lstrip("-").replace("-", "_")):
+            how = " or ".join(f"--set {setting}=VALUE" for setting in settings)
+            return f"No such option: {error.option_name}; it is a setting: {how}"
+    shown = "commands" if hasattr(context.command, "commands") else "options"
+    return f"{message} ({context.command_path} --help shows the {shown})"
+
+
+def _number_expected(error: Any) -> str:
+    """`--steps takes a whole number of at least 1, not 'many'`; "" where no number was asked for."""
+    from vqtool.config import WORDS
+
+    param, context = getattr(error, "param", None), error.ctx
+    hint = get_type_hints(context.command.callback, include_extras=True).get(getattr(param, "name", ""))
+    details: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()  # of pydantic
+    if not details or param is None or hint is None:
+        return ""
+    kind, option = get_args(hint)
+    numbers = [one for one in (int, float) if one in (kind, *get_args(kind))]
+    if not numbers:
+        return ""
+    source = context.get_parameter_source(param.name)
+    name = param.envvar if getattr(source, "name", "") == "ENVIRONMENT" else max(param.opts, key=len)
+    low, high = (None if one is None else f"{one:,}" for one in (option.min, option.max))
+    limits = f" from {low} to {high}" if low and high else f" of at least {low}" if low else ""
+    return f"{name} takes {WORDS[numbers[0]]}{limits}, not {details[0]['input']!r}"

@@ -32,6 +32,7 @@ from vqtool.cli.options import (
     metered,
     tell_parts,
 )
+from vqtool.errors import counted
 
 if TYPE_CHECKING:
     from vqtool.token_formats import ImportedTokens, ReadingOptions
@@ -43,6 +44,7 @@ def decode(
     tokens: Annotated[
         Path,
         typer.Argument(
+            metavar="TOKENS",
             help="tokens.h5, latents.h5, an export, or what a model wrote: text, JSON lines, npy; - is stdin.",
             readable=False,
         ),
@@ -51,20 +53,20 @@ def decode(
     num_quantizers: Layers = None,
     sample: Annotated[bool, typer.Option("--sample", help="Of a VAE: draw from the posterior, not its mean.")] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of --sample.")] = 0,
-    flatten: Flatten = None,
-    delay: Delay = False,
-    offset: Offset = 0,
-    repair: Repair = False,
     like: Annotated[
         Path | None,
         typer.Option("--like", metavar="TOKENS", help="A tokens.h5 whose skeleton what a model wrote gets."),
     ] = None,
+    flatten: Flatten = None,
+    delay: Delay = False,
+    offset: Offset = 0,
+    repair: Repair = False,
     shard: ShardOf = None,
     workers: WorkerCount = None,
     engine: Engine = "local",
-    force: Force = False,
     device: Device = "auto",
     threads: Threads = None,
+    force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -131,7 +133,7 @@ def decode(
         typer.echo(json.dumps(result | {"parts_found": done.parts_found, "seconds": round(meter.seconds, 3)}))
     else:
         rate = done.frames / max(meter.seconds, 1e-9)
-        typer.echo(f"{output}: {done.clips:,} clips, {done.frames:,} frames ({rate:,.0f} frames/s)")
+        typer.echo(f"{output}: {counted(done.clips, 'clips')}, {counted(done.frames, 'frames')} ({rate:,.0f} frames/s)")
     if left_out:
         raise typer.Exit(3)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,11 +12,12 @@ import typer
 
 from vqtool.cli.command import HELP_OPTIONS, Command
 from vqtool.cli.options import Force, Json, Output, Quiet, metered
+from vqtool.errors import counted
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from vqtool.edit import Edit
+    from vqtool.edit import Edit, Range
     from vqtool.tokens import TokenSet
 
 edit = typer.Typer(
@@ -27,9 +28,9 @@ edit = typer.Typer(
     rich_markup_mode=None,
 )
 
-Tokens = Annotated[Path, typer.Argument(help="tokens.h5 or latents.h5.")]
+Tokens = Annotated[Path, typer.Argument(metavar="TOKENS", help="tokens.h5 or latents.h5.")]
 RangeOf = Annotated[str, typer.Argument(metavar="RANGE", help="NAME or NAME@FROM:TO.")]
-Ranges = Annotated[list[str], typer.Argument(metavar="RANGE...", help="NAME or NAME@FROM:TO, each.")]
+Ranges = Annotated[list[str], typer.Argument(metavar="RANGE", help="NAME or NAME@FROM:TO, each.")]
 Fade = Annotated[
     str, typer.Option("--cross-fade", metavar="LENGTH", help="Blend that many token frames at a seam, or 0.2s.")
 ]
@@ -106,10 +107,12 @@ class _Job:
             judged = "motion" if decode is not None else "vectors"
             typer.echo(json.dumps(result | {"edited": edited, "judged_by": judged, "seams": seams}, allow_nan=False))
             return
-        done = f"{len(edits):,} of them edited" if keep_layers is None else f"{keep_layers} of {layers} layers"
-        typer.echo(f"{self.output}: {count:,} clips, {done}")
+        done = (
+            f"{len(edits):,} of them edited" if keep_layers is None else f"{keep_layers} of {counted(layers, 'layers')}"
+        )
+        typer.echo(f"{self.output}: {counted(count, 'clips')}, {done}")
         for one in edits:
-            typer.echo(f"{one.name}: {len(one.rows):,} token frames, {one.num_frames:,} frames")
+            typer.echo(f"{one.name}: {counted(len(one.rows), 'token frames')}, {counted(one.num_frames, 'frames')}")
         what = "changes of velocity" if decode is not None else "steps between code vectors"
         for verdict in verdicts:
             place = f"{verdict.clip}: seam at token {verdict.token} ({verdict.seconds:.2f} s)"
@@ -195,9 +198,7 @@ def splice(
 
     def make(clips: TokenSet) -> list[Edit]:
         parts = [parse_range(clips, one) for one in ranges]
-        called = _new(clips, name or "+".join(clips.names[part.clip] for part in parts))
-        assert called is not None
-        return [joined(clips, called, parts, cross_fade=parse_length(clips, cross_fade))]
+        return [joined(clips, _called(clips, name, parts), parts, cross_fade=parse_length(clips, cross_fade))]
 
     _Job(tokens, output, only, run, force, as_json, quiet).do(f"splice {' '.join(ranges)}", make)
 
@@ -233,9 +234,7 @@ def interpolate(
 
     def make(clips: TokenSet) -> list[Edit]:
         parts = parse_range(clips, one), parse_range(clips, other)
-        called = _new(clips, name or "+".join(clips.names[part.clip] for part in parts))
-        assert called is not None
-        return [interpolated(clips, *parts, called, weights)]
+        return [interpolated(clips, *parts, _called(clips, name, parts), weights)]
 
     _Job(tokens, output, only, run, force, as_json, quiet).do(f"interpolate {one} {other} {weight}", make)
 
@@ -367,6 +366,18 @@ def _new(clips: TokenSet, name: str | None) -> str | None:
     if name is not None and name in clips.names:
         raise UsageError(f"--name {name}: the file has a clip of that name; choose another", file=clips.path)
     return name
+
+
+def _called(clips: TokenSet, name: str | None, parts: Sequence[Range]) -> str:
+    """The name that was asked for, else the names of the clips; one that no clip has yet."""
+    from vqtool.errors import UsageError
+
+    if name is not None:
+        return _new(clips, name) or name
+    joined_names = "+".join(clips.names[part.clip] for part in parts)
+    if joined_names in clips.names:
+        raise UsageError(f"has a clip called {joined_names} already; name the result with --name", file=clips.path)
+    return joined_names
 
 
 def _once(clips: TokenSet, chosen: list[int]) -> None:

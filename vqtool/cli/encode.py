@@ -29,6 +29,7 @@ from vqtool.cli.options import (
     show_rows,
     tell_parts,
 )
+from vqtool.errors import counted
 
 if TYPE_CHECKING:
     from vqtool.nn.codec import Codec
@@ -39,18 +40,18 @@ def encode(
     run: Run,
     motion: Motions,
     output: Output,
+    dataset: Dataset = None,
+    fps: Fps = None,
     num_quantizers: Layers = None,
     numerics: Numerics = "stable",
     on_error: Annotated[str, typer.Option("--on-error", help="At a clip with NaN: stop, or skip (exit 3).")] = "stop",
     shard: ShardOf = None,
     workers: WorkerCount = None,
     engine: Engine = "local",
-    force: Force = False,
-    dataset: Dataset = None,
-    fps: Fps = None,
     device: Device = "auto",
     threads: Threads = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be encoded, and stop.")] = False,
+    force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -119,7 +120,8 @@ def encode(
         size = _size(codec, done.token_frames, num_quantizers)
         if done.changed is not None:
             again += f", {done.changed:.1%} of the codes not those of float32"
-        typer.echo(f"{output}: {done.clips:,} clips, {done.frames:,} frames -> {size} ({rate:,.0f} frames/s{again})")
+        what = f"{counted(done.clips, 'clips')}, {counted(done.frames, 'frames')}"
+        typer.echo(f"{output}: {what} -> {size} ({rate:,.0f} frames/s{again})")
     if done.skipped:
         raise typer.Exit(3)
 
@@ -127,7 +129,9 @@ def encode(
 def _size(codec: Codec, token_frames: int, num_quantizers: int | None) -> str:
     """45,780 token frames x 6 layers, or as many latents."""
     layers = codec.model.bottleneck.layers_asked(num_quantizers)
-    return f"{token_frames:,} token frames x {layers} layers" if layers else f"{token_frames:,} latents"
+    if not layers:
+        return counted(token_frames, "latents")
+    return f"{counted(token_frames, 'token frames')} x {counted(layers, 'layers')}"
 
 
 def _show_plan(codec: Codec, motion: MotionSet, num_quantizers: int | None, as_json: bool) -> None:

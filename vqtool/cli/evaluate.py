@@ -29,6 +29,7 @@ from vqtool.cli.options import (
     metered,
     show_rows,
 )
+from vqtool.errors import counted
 
 if TYPE_CHECKING:
     from vqtool.metrics import Measures
@@ -49,17 +50,17 @@ def evaluate(
     run: Run,
     motion: Motions,
     split: Split = None,
-    num_quantizers: Layers = None,
-    by_layers: Annotated[bool, typer.Option("--by-layers", help="Also by the first 1, 2, ... layers.")] = False,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Write a line for each clip, worst first.")] = None,
-    force: Force = False,
-    top: Annotated[int, typer.Option("--top", min=0, help="How many of the worst clips to name.")] = 5,
-    workers: WorkerCount = None,
-    engine: Engine = "local",
     dataset: Dataset = None,
     fps: Fps = None,
+    num_quantizers: Layers = None,
+    by_layers: Annotated[bool, typer.Option("--by-layers", help="Also by the first 1, 2, ... layers.")] = False,
+    top: Annotated[int, typer.Option("--top", min=0, help="How many of the worst clips to name.")] = 5,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write a line for each clip, worst first.")] = None,
+    workers: WorkerCount = None,
+    engine: Engine = "local",
     device: Device = "auto",
     threads: Threads = None,
+    force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -184,7 +185,9 @@ def _csv(measures: Measures, names: list[str], lengths: list[int]) -> bytes:
 
 def _show(found: Evaluation, result: dict[str, Any], rate: float) -> None:
     rows = []
-    rows.append(("clips", f"{found.clips:,} ({found.frames:,} frames, {found.token_frames:,} token frames)"))
+    rows.append(
+        ("clips", f"{found.clips:,} ({counted(found.frames, 'frames')}, {counted(found.token_frames, 'token frames')})")
+    )
     rows += error_rows(found)
     for name, value in result["groups"].items():
         rows.append((f"  of {name}", f"MSE {value:.4f}, MAE {result['groups_nmae'][name]:.4f}"))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vqtool.cli.options import Dataset, Delay, Flatten, Force, Fps, Json, Offset, Quiet, Split, metered
+from vqtool.errors import counted
 
 
 def export(
     source: Annotated[
-        list[Path], typer.Argument(metavar="MOTION...|TOKENS", help="Motion files, or a tokens.h5.", show_default=False)
+        list[Path], typer.Argument(metavar="MOTION|TOKENS", help="Motion files, or a tokens.h5.", show_default=False)
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder or file to make.")],
     format: Annotated[
@@ -25,15 +26,20 @@ def export(
         ),
     ],
     split: Split = None,
+    dataset: Dataset = None,
+    fps: Fps = None,
     flatten: Flatten = None,
     delay: Delay = False,
-    start: Annotated[bool | None, typer.Option("--start/--no-start", help="Begin clips with <m_start>.")] = None,
-    end: Annotated[bool | None, typer.Option("--end/--no-end", help="End clips with <m_end>.")] = None,
+    start: Annotated[
+        bool | None,
+        typer.Option("--start/--no-start", show_default="as the format", help="Begin clips with <m_start>."),
+    ] = None,
+    end: Annotated[
+        bool | None, typer.Option("--end/--no-end", show_default="as the format", help="End clips with <m_end>.")
+    ] = None,
     pad_to: Annotated[int | None, typer.Option("--pad-to", min=1, help="Fill clips up with <m_pad>.")] = None,
     offset: Offset = 0,
     vocab: Annotated[Path | None, typer.Option("--vocab", help="Write the token list too, one a line.")] = None,
-    dataset: Dataset = None,
-    fps: Fps = None,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -52,7 +58,7 @@ def export(
     from vqtool.tokens import TokenSet
 
     options = SequenceOptions(flatten=flatten, delay=delay, start=start, end=end, pad_to=pad_to, offset=offset)
-    result = {"schema_version": 1, "output": str(output), "format": format}
+    result: dict[str, Any] = {"schema_version": 1, "output": str(output), "format": format}
     if is_tokens(source[0]):
         if len(source) > 1:
             raise UsageError("one tokens.h5 is exported at a time")
@@ -64,7 +70,7 @@ def export(
             )
             layers = tokens.width
         result |= {"clips": made.clips, "token_frames": made.token_frames, "vocabulary": made.vocabulary}
-        frames = f"{made.token_frames:,} token frames x {layers} layers"
+        frames = f"{counted(made.token_frames, 'token frames')} x {counted(layers, 'layers')}"
         line = f"{frames} as {format} (vocabulary of {made.vocabulary:,}, {meter.seconds:.1f} s)"
     else:
         from vqtool.exporting import export_motion
@@ -75,8 +81,8 @@ def export(
         with MotionSet(source, dataset=dataset, fps=fps) as motion:
             done = export_motion(motion, output, format, motion.select(split), force=force)
         result |= {"clips": done.clips, "frames": done.frames}
-        line = f"{done.frames:,} frames as {format}"
+        line = f"{counted(done.frames, 'frames')} as {format}"
     if as_json:
         typer.echo(json.dumps(result))
     else:
-        typer.echo(f"{output}: {result['clips']:,} clips, {line}")
+        typer.echo(f"{output}: {counted(result['clips'], 'clips')}, {line}")

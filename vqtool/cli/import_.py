@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vqtool.cli.options import Delay, Flatten, Force, Json, Layers, Offset, Output, Quiet, Repair, metered, say
+from vqtool.errors import counted
 
 if TYPE_CHECKING:
     from vqtool.importing import Imported
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def import_(
-    source: Annotated[list[str], typer.Argument(help="Files, folders, globs, or @list.txt with one of these a line.")],
+    source: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE", help="Files, folders, globs, or @list.txt with one of these a line."),
+    ],
     output: Output,
     format: Annotated[
         str,
@@ -25,9 +29,12 @@ def import_(
     ] = "auto",
     layout: Annotated[
         str | None,
-        typer.Option("--layout", help="joints, positions or raw; by default joints of skeletons, else as it is."),
+        typer.Option("--layout", show_default="joints of skeletons, else the file's", help="joints, positions or raw."),
     ] = None,
-    fps: Annotated[float | None, typer.Option("--fps", help="Resample to that; or say it, where files do not.")] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option("--fps", show_default="the files'", help="Resample to that; or say it, where files do not."),
+    ] = None,
     drop_first_frame: Annotated[
         str, typer.Option("--drop-first-frame", help="Of BVH: auto (where it is a T-pose), yes or no.")
     ] = "auto",
@@ -36,30 +43,47 @@ def import_(
         str, typer.Option("--split", metavar="TRAIN,VAL,TEST", help="Shares, by a hash of names.")
     ] = "0.9,0.05,0.05",
     units: Annotated[
-        str | None, typer.Option("--units", help="Of BVH: m, cm, mm, inch, or metres a unit; guessed by default.")
+        str | None, typer.Option("--units", show_default="guessed", help="Of BVH: m, cm, mm, inch, or metres a unit.")
     ] = None,
     up: Annotated[str, typer.Option("--up", help="Of BVH: the vertical axis, y or z.")] = "y",
     facing: Annotated[
         str | None,
-        typer.Option("--facing", metavar="JOINTS", help="Left and right hip, left and right shoulder; or none."),
+        typer.Option(
+            "--facing",
+            metavar="JOINTS",
+            show_default="by name",
+            help="Left and right hip, left and right shoulder; or none.",
+        ),
     ] = None,
     feet: Annotated[
         str | None,
-        typer.Option("--feet", metavar="JOINTS", help="Left ankle, left toe, right ankle, right toe; or none."),
+        typer.Option(
+            "--feet",
+            metavar="JOINTS",
+            show_default="by name",
+            help="Left ankle, left toe, right ankle, right toe; or none.",
+        ),
     ] = None,
     pairs: Annotated[
-        str | None, typer.Option("--pairs", metavar="L:R,...", help="Left and right joints for --mirror.")
+        str | None,
+        typer.Option("--pairs", metavar="L:R,...", show_default="by name", help="Left and right joints for --mirror."),
     ] = None,
     skeleton: Annotated[Path | None, typer.Option("--skeleton", help="A BVH with the joint offsets for AMASS.")] = None,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="Which datasets (HDF5), arrays (npz) or column (LeRobot).")
+        str | None,
+        typer.Option(
+            "--dataset",
+            show_default="all; robomimic data/*/actions; LeRobot action",
+            help="Which datasets (HDF5), arrays (npz) or column (LeRobot).",
+        ),
     ] = None,
     group_by_skeleton: Annotated[
         bool, typer.Option("--group-by-skeleton", help="A file for each skeleton: OUT-1.h5, OUT-2.h5, ...")
     ] = False,
     on_error: Annotated[str, typer.Option("--on-error", help="At a bad file: stop, or skip (exit 3).")] = "stop",
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, max=4096, help="Of motion: processes that read the files.")
+        int | None,
+        typer.Option("--workers", min=1, max=4096, show_default="1", help="Of motion: processes that read the files."),
     ] = None,
     like: Annotated[
         Path | None,
@@ -135,9 +159,10 @@ def import_(
         for file in done.files:
             splits = ", ".join(f"{count:,} {name}" for name, count in file.splits.items())
             bodies = f", {file.bodies} bodies" if file.bodies > 1 else ""
-            what = f"{file.frames:,} frames at {file.fps:g} fps, {file.dim} columns, layout {file.layout}{bodies}"
+            what = f"{counted(file.frames, 'frames')} at {file.fps:g} fps, {counted(file.dim, 'columns')}"
+            what += f", layout {file.layout}{bodies}"
             rate = f"{file.frames / max(meter.seconds, 1e-9):,.0f} frames/s"
-            typer.echo(f"{file.path}: {file.clips:,} clips ({splits}), {what} ({rate})")
+            typer.echo(f"{file.path}: {counted(file.clips, 'clips')} ({splits}), {what} ({rate})")
     if done.skipped:
         raise typer.Exit(3)
 
@@ -171,7 +196,7 @@ def _import_tokens(
         typer.echo(json.dumps(result | {"seconds": round(meter.seconds, 3)}))
     else:
         books = "" if done.codebooks else ", without codebooks (--like RUN adds them)"
-        typer.echo(f"{output}: {done.clips:,} clips, {done.token_frames:,} token frames{books}")
+        typer.echo(f"{output}: {counted(done.clips, 'clips')}, {counted(done.token_frames, 'token frames')}{books}")
     if done.left_out:
         raise typer.Exit(3)
 
@@ -195,7 +220,7 @@ def tell_repairs(done: ImportedTokens) -> None:
         for line in lines[:10]:
             say(f"{what} {line}")
         if lines:
-            say(f"{what}: {len(lines):,} of {done.clips + len(done.left_out):,} clips")
+            say(f"{what}: {len(lines):,} of {counted(done.clips + len(done.left_out), 'clips')}")
 
 
 def _metres(units: str | None) -> float | None:
@@ -251,7 +276,7 @@ def _tell(done: Imported) -> None:
             kinds.setdefault(re.sub(r"[\d.]+", "", text.partition(":")[0]), []).append((clip, text))
         for alike in kinds.values():
             clip, text = alike[0]
-            others = f" (and {len(alike) - 1:,} clips alike)" if len(alike) > 1 else ""
+            others = f" (and {counted(len(alike) - 1, 'clips')} alike)" if len(alike) > 1 else ""
             say(f"{label}{clip}: {text}{others}")
 
 

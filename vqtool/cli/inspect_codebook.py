@@ -27,18 +27,22 @@ def inspect_codebook(
         Path | None,
         typer.Argument(metavar="[RUN|TOKENS]", readable=False, help="Compare with this one: what changes towards it."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
     top: Annotated[
         int | None,
-        typer.Option(min=0, help="How many codes to list, for each layer: most used (20), or that changed most (5)."),
+        typer.Option(
+            min=0,
+            show_default="20; of two 5",
+            help="How many codes to list, for each layer: most used, or that changed most.",
+        ),
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="PNG", help="Draw the usage into this file too (needs the extra 'plot').")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the plot if it exists.")] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Follow a run while it trains, until it is finished; then report as usual.")
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the plot if it exists.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
     """Show how well a codebook is used: codes in use, perplexity, entropy, bits per second, and a verdict.
 

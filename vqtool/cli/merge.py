@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 
 from vqtool.cli.options import Force, Json, Quiet, metered, say
+from vqtool.errors import counted
 
 
 def merge(
     shards: Annotated[
-        list[Path], typer.Argument(help="What encode or decode --shard made, all N in any order.", readable=False)
+        list[Path],
+        typer.Argument(metavar="SHARD", help="What encode or decode --shard made, all N in any order.", readable=False),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="The file to write; x.json: a manifest of the shards.")
@@ -41,5 +43,6 @@ def merge(
         result = {"schema_version": 1, "output": str(output), **vars(done), "seconds": round(meter.seconds, 3)}
         typer.echo(json.dumps(result))
     else:
-        left_out = f", {done.left_out:,} clips were left out by their shards" if done.left_out else ""
-        typer.echo(f"{output}: {done.shards:,} shards, {done.clips:,} clips, {done.frames:,} frames{left_out}")
+        left_out = f"; shards left {counted(done.left_out, 'clips')} out" if done.left_out else ""
+        what = f"{counted(done.shards, 'shards')}, {counted(done.clips, 'clips')}, {counted(done.frames, 'frames')}"
+        typer.echo(f"{output}: {what}{left_out}")

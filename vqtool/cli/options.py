@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vqtool import signals
+from vqtool.errors import counted
 from vqtool.remote import located
 
 if TYPE_CHECKING:
@@ -19,25 +20,35 @@ if TYPE_CHECKING:
     from vqtool.workers import Workers
 
 Run = Annotated[
-    Path, typer.Argument(help="A run folder of vqtool train, or its tokenizer.safetensors.", readable=False)
+    Path,
+    typer.Argument(metavar="RUN", help="A run folder of vqtool train, or its tokenizer.safetensors.", readable=False),
 ]
 Motions = Annotated[
     list[Path],
-    typer.Argument(
-        metavar="MOTION...", help="motion.h5, or any HDF5 file of [T, D] datasets; or URLs.", parser=located
-    ),
+    typer.Argument(metavar="MOTION", help="motion.h5, or any HDF5 file of [T, D] datasets; or URLs.", parser=located),
 ]
 Output = Annotated[Path, typer.Option("-o", "--output", help="The file to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 Dataset = Annotated[
-    str | None, typer.Option("--dataset", help="Of any HDF5 file: which datasets are clips, as 'data/*/actions'.")
+    str | None,
+    typer.Option(
+        "--dataset",
+        metavar="PATTERN",
+        show_default="all",
+        help="Of any HDF5 file: which datasets are clips, as 'data/*/actions'.",
+    ),
 ]
-Fps = Annotated[float | None, typer.Option("--fps", help="Frames a second, where the file does not say.")]
-Split = Annotated[str | None, typer.Option("--split", help="Only the clips of this split: train, val or test.")]
+Fps = Annotated[
+    float | None, typer.Option("--fps", show_default="the file's", help="Frames a second, where the file does not say.")
+]
+Split = Annotated[
+    str | None,
+    typer.Option("--split", show_default="all clips", help="Only the clips of this split: train, val or test."),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.", envvar="VQTOOL_DEVICE")]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", min=1, max=4096, help="CPU threads (all by default).", envvar="VQTOOL_THREADS"),
+    typer.Option("--threads", min=1, max=4096, show_default="all", help="CPU threads.", envvar="VQTOOL_THREADS"),
 ]
 Numerics = Annotated[
     str,
@@ -46,10 +57,16 @@ Numerics = Annotated[
         help="stable: the same tokens whatever the batch, threads and padding; fast: no such check; bfloat16; float64.",
     ),
 ]
-Layers = Annotated[int | None, typer.Option("--num-quantizers", min=1, help="Only the first q layers.")]
+Layers = Annotated[
+    int | None, typer.Option("--num-quantizers", min=1, show_default="all", help="Only the first q layers.")
+]
 Flatten = Annotated[
     str | None,
-    typer.Option("--flatten", help="How layers become one sequence: interleaved, layer-major or first-layer."),
+    typer.Option(
+        "--flatten",
+        show_default="interleaved",
+        help="How layers become one sequence: interleaved, layer-major or first-layer.",
+    ),
 ]
 Delay = Annotated[bool, typer.Option("--delay", help="Layer q comes q steps later, as in MusicGen.")]
 Offset = Annotated[int, typer.Option("--offset", min=0, help="The id of the first token.")]
@@ -59,7 +76,8 @@ ShardOf = Annotated[
     typer.Option("--shard", metavar="I/N", help="Only share I of N (from 0) of the clips, for vqtool merge."),
 ]
 WorkerCount = Annotated[
-    int | None, typer.Option("--workers", min=1, max=4096, help="Processes that share the work and the threads.")
+    int | None,
+    typer.Option("--workers", min=1, max=4096, show_default="1", help="Processes that share the work and the threads."),
 ]
 Engine = Annotated[
     str, typer.Option("--engine", help="Where the workers are: local, or ray (a cluster, or Ray on this machine).")
@@ -77,7 +95,7 @@ def say(text: str) -> None:
 def tell_parts(found: int, quiet: bool) -> None:
     """That work went on from where an earlier run was stopped."""
     if found and not quiet:
-        say(f"went on after {found} parts that an earlier run had done")
+        say(f"went on after {counted(found, 'parts')} that an earlier run had done")
 
 
 def is_tokens(path: Path) -> bool:
@@ -113,11 +131,13 @@ def layer_rows(found: Evaluation) -> list[tuple[str, str]]:
 
     rows = []
     for q, layer in enumerate(found.layers):
-        used = f"{layer['used']:,} of {layer['codebook_size']:,} codes used"
+        used = f"{layer['used']:,} of {counted(layer['codebook_size'], 'codes')} used"
         rows.append((f"layer {q}", f"{used}, perplexity {layer['perplexity']:.1f}"))
     need = ENOUGH_TOKENS * max((layer["codebook_size"] for layer in found.layers), default=0)
     if found.token_frames < need:
-        rows.append(("", f"{found.token_frames:,} token frames are few to judge codes by; {need:,} would do"))
+        rows.append(
+            ("", f"{counted(found.token_frames, 'token frames', 'are')} few to judge codes by; {need:,} would do")
+        )
     return rows
 
 
@@ -186,7 +206,7 @@ class Meter:
             if self.total is not None:
                 share = f"{self.done / max(1, self.total):4.0%}  "
                 left = f", {max(0, self.total - self.done) / max(rate, 1e-9):,.0f} s left"
-            say(f"{share}{self.done:,} {self.unit}s, {rate:,.1f} a second{left}  {note}".rstrip())
+            say(f"{share}{counted(self.done, f'{self.unit}s')}, {rate:,.1f} a second{left}  {note}".rstrip())
 
     def write(self, text: str, *, always: bool = False) -> None:
         """A line that does not break the bar; `always`: also if quiet."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vqtool.cli.options import Dataset, Force, Fps, Json, Quiet, metered
+from vqtool.errors import counted
 
 if TYPE_CHECKING:
     from vqtool.store import MotionSet
@@ -19,34 +20,48 @@ ACROSS = 6  # poses in a row of a contact sheet
 
 
 def play(
-    motion: Annotated[Path, typer.Argument(help="motion.h5, or any HDF5 file of [T, D] datasets.", readable=False)],
+    motion: Annotated[
+        Path, typer.Argument(metavar="MOTION", help="motion.h5, or any HDF5 file of [T, D] datasets.", readable=False)
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="A .gif, .mp4 (needs ffmpeg) or .png to write.")],
     clip: Annotated[
-        list[str] | None, typer.Option("--clip", help="A clip by name; repeatable, side by side (default: the first).")
+        list[str] | None,
+        typer.Option("--clip", show_default="the first", help="A clip by name; repeatable, side by side."),
     ] = None,
     against: Annotated[
         Path | None, typer.Option("--against", metavar="MOTION", readable=False, help="The same clips, decoded.")
     ] = None,
-    overlay: Annotated[bool, typer.Option("--overlay", help="Both in one picture instead of side by side.")] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Both in one picture instead of side by side; with --against.")
+    ] = False,
     frames: Annotated[
-        str, typer.Option("--frames", metavar="FROM:TO", help="A part of the clips, in frames or as 1.5s:3s.")
+        str,
+        typer.Option(
+            "--frames", metavar="FROM:TO", show_default="all", help="A part of the clips, in frames or as 1.5s:3s."
+        ),
     ] = ":",
-    size: Annotated[int, typer.Option("--size", min=96, max=2160, help="Height of a picture in pixels.")] = 480,
-    rate: Annotated[
-        float | None, typer.Option("--rate", min=0.1, max=240, help="Pictures a second (GIF: 20 at most by default).")
+    dataset: Dataset = None,
+    fps: Fps = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns", metavar="COLUMNS", help="Curves of these columns instead of a skeleton: 0:6, or a group."
+        ),
     ] = None,
-    speed: Annotated[float, typer.Option("--speed", min=0.01, max=100, help="0.5 is half as fast.")] = 1.0,
     camera: Annotated[
         str, typer.Option("--camera", help="follow the root, or stand and see the path; auto: by the path's length.")
     ] = "auto",
-    turn: Annotated[float, typer.Option("--turn", help="Degrees to turn the view by.")] = 0.0,
-    columns: Annotated[
-        str | None, typer.Option("--columns", help="Curves of these columns instead of a skeleton: 0:6, or a group.")
+    turn: Annotated[float, typer.Option("--turn", min=-360, max=360, help="Degrees to turn the view by.")] = 0.0,
+    size: Annotated[int, typer.Option("--size", min=96, max=2160, help="Height of a picture in pixels.")] = 480,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            "--rate", min=0.1, max=240, show_default="the motion's; at most 20, of MP4 60", help="Pictures a second."
+        ),
     ] = None,
+    speed: Annotated[float, typer.Option("--speed", min=0.01, max=100, help="0.5 is half as fast.")] = 1.0,
     poses: Annotated[int, typer.Option("--poses", min=1, max=120, help="Of a PNG: how many.")] = 12,
     force: Force = False,
-    dataset: Dataset = None,
-    fps: Fps = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -76,6 +91,8 @@ def play(
     kind = output.suffix.lower()
     if kind not in (".gif", ".mp4", ".png"):
         raise UsageError("is none of .gif, .mp4 and .png; name one of these with -o", file=output)
+    if overlay and against is None:
+        raise UsageError("--overlay lays two motions over each other; name the other with --against, or leave it out")
     if camera not in CAMERAS:
         raise UsageError(f"--camera is {', '.join(CAMERAS)}, not {camera!r}")
     check_output(output, force=force, inputs=(motion, *([against] if against else [])))
@@ -106,7 +123,7 @@ def play(
         result = {"schema_version": 1, "output": str(output), "clips": names, "pictures": count, "bytes": len(data)}
         typer.echo(json.dumps(result | {"seconds": round(meter.seconds, 3)}))
     else:
-        typer.echo(f"{output}: {count:,} pictures of {', '.join(names)}, {len(data) / 1000:,.0f} kB")
+        typer.echo(f"{output}: {counted(count, 'pictures')} of {', '.join(names)}, {len(data) / 1000:,.0f} kB")
 
 
 def _columns(motion: MotionSet, asked: str | None) -> list[tuple[int, str]]:

@@ -23,6 +23,7 @@ from vqtool.cli.options import (
     metered,
     set_threads,
 )
+from vqtool.errors import counted
 
 
 def report(
@@ -30,11 +31,11 @@ def report(
     motion: Motions,
     output: Output,
     split: Split = None,
+    dataset: Dataset = None,
+    fps: Fps = None,
     number: Annotated[
         int, typer.Option("--clips", min=1, help="How many clips to show: worst, median, and in between.")
     ] = 24,
-    dataset: Dataset = None,
-    fps: Fps = None,
     device: Device = "auto",
     threads: Threads = None,
     force: Force = False,
@@ -107,4 +108,6 @@ def report(
         typer.echo(json.dumps(told))
     else:
         size = f"{len(html) / 1e6:.1f} MB"
-        typer.echo(f"{output}: {size}, {len(found.shown)} of {len(chosen):,} clips to look at; {found.usage.verdict}")
+        typer.echo(
+            f"{output}: {size}, {len(found.shown)} of {counted(len(chosen), 'clips')} to look at; {found.usage.verdict}"
+        )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vqtool.cli.options import Device, Force, Json, Output, Quiet, Run, Threads, metered, set_threads, tell_parts
+from vqtool.errors import counted
 
 if TYPE_CHECKING:
     from vqtool.skeleton import Skeleton
@@ -27,9 +28,9 @@ def sample(
     like: Annotated[
         Path | None, typer.Option("--like", metavar="MOTION", help="A motion file whose skeleton the clips get.")
     ] = None,
-    force: Force = False,
     device: Device = "auto",
     threads: Threads = None,
+    force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -67,7 +68,9 @@ def sample(
         result = {"schema_version": 1, "output": str(output), "clips": done.clips, "frames": done.frames}
         typer.echo(json.dumps(result | {"parts_found": done.parts_found, "seconds": round(meter.seconds, 3)}))
     else:
-        typer.echo(f"{output}: {done.clips:,} clips, {done.frames:,} frames at {tokenizer.fps:g} fps")
+        typer.echo(
+            f"{output}: {counted(done.clips, 'clips')}, {counted(done.frames, 'frames')} at {tokenizer.fps:g} fps"
+        )
 
 
 def _body(tokenizer: TokenizerFile, like: Path) -> Skeleton:

@@ -17,10 +17,10 @@ BAR = 40  # characters of the longest bar
 
 def stats(
     motion: Motions,
-    columns: Annotated[bool, typer.Option("--columns", help="Every column, not a line for each group.")] = False,
     split: Split = None,
     dataset: Dataset = None,
     fps: Fps = None,
+    columns: Annotated[bool, typer.Option("--columns", help="Every column, not a line for each group.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

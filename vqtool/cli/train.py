@@ -13,7 +13,6 @@ import typer
 from vqtool.cli.options import (
     Dataset,
     Device,
-    Force,
     Fps,
     Json,
     Meter,
@@ -26,6 +25,7 @@ from vqtool.cli.options import (
     set_threads,
     show_rows,
 )
+from vqtool.errors import counted
 
 if TYPE_CHECKING:
     from vqtool.cli.training_view import LivePanel
@@ -38,26 +38,32 @@ if TYPE_CHECKING:
 def train(
     motion: Motions,
     output: Annotated[Path, typer.Option("-o", "--output", help="The run folder to make.")],
-    model: Annotated[str | None, typer.Option("--model", help="vae, vq, rvq, fsq or product.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", show_default="rvq", help="vae, vq, rvq, fsq or product; of a --preset, its own."),
+    ] = None,
     preset: Annotated[
         str | None, typer.Option("--preset", help="A published recipe: t2m-gpt, momask or mld-vae.")
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Training steps.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, show_default="5000", help="Training steps.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, show_default="0", help="Of weights, windows and codebooks.")
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings from a TOML file.", readable=False)] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, as train.lr=1e-3; repeatable.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of weights, windows and codebooks.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
-    force: Force = False,
     dataset: Dataset = None,
     fps: Fps = None,
     device: Device = "auto",
     threads: Threads = None,
-    log_to: Annotated[
-        list[str] | None, typer.Option("--log-to", help="Also to tensorboard or wandb; repeatable (needs the extra).")
-    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained, and stop.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Begin anew in a folder that a run is in.")] = False,
+    log_to: Annotated[
+        list[str] | None,
+        typer.Option("--log-to", help="Log to tensorboard or wandb too; repeatable (needs the extra)."),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -65,12 +71,12 @@ def train(
 
     The run folder holds tokenizer.safetensors (all that encode and decode need), config.toml, metrics.jsonl and
     checkpoints. Options beat --set, --set beats VQTOOL_SECTION_KEY variables, these beat --config, and that
-    beats --preset.
+    beats --preset; what none of them says has its default. docs/cli.md lists all settings.
 
     Example: vqtool train sample_data/wrist_imu.h5 -o runs/imu --model rvq --steps 300
     """
     from vqtool import presets
-    from vqtool.config import build_config, read_assignments, read_environment, read_run, read_toml
+    from vqtool.config import build_config, of_run, read_assignments, read_environment, read_run, read_toml
     from vqtool.ranks import launched, share
     from vqtool.store import MotionSet
 
@@ -84,12 +90,13 @@ def train(
     begun = output / "config.toml"
     layers = [
         presets.preset(preset) if preset is not None else {},
-        read_run(begun) if resume and begun.exists() else {},
         read_toml(config) if config is not None else {},
         read_environment(),
         read_assignments(assignments or []),
         {key: value for key, value in given.items() if value is not None},
     ]
+    if resume and begun.exists():
+        layers.insert(0, of_run(read_run(begun), layers))
     settings = build_config(*layers)
     rank, ranks = launched()
     with MotionSet(motion, dataset=settings.data.dataset, fps=settings.data.fps) as clips:
@@ -207,12 +214,12 @@ def _show_plan(config: Config, motion: MotionSet, as_json: bool) -> None:
         result = {"schema_version": 1, "train_clips": len(split.train), "val_clips": len(split.val), "frames": frames}
         typer.echo(json.dumps(result | {"parameters": parameters, "steps": settings.steps, "passes": passes}))
         return
-    work = f"{settings.steps:,} steps of {settings.batch_size} x {settings.window} frames"
+    work = f"{counted(settings.steps, 'steps')} of {settings.batch_size} x {counted(settings.window, 'frames')}"
     show_rows(
         [
             ("clips", f"{len(split.train):,} to train on, {len(split.val):,} to validate on ({split.how})"),
-            ("frames", f"{frames:,} at {motion.fps:g} fps, {motion.dim} columns, layout {motion.layout}"),
-            ("model", f"{config.model.bottleneck}, {parameters:,} parameters"),
+            ("frames", f"{frames:,} at {motion.fps:g} fps, {counted(motion.dim, 'columns')}, layout {motion.layout}"),
+            ("model", f"{config.model.bottleneck}, {counted(parameters, 'parameters')}"),
             ("state", f"{parameters * 16 / 2**20:,.0f} MB of weights, their average, and optimizer"),
             ("work", f"{work} = {passes:.1f} times the data"),
         ]
@@ -240,10 +247,10 @@ def _show(done: Trained, config: Config, as_json: bool) -> None:
 
     rows = []
     rows.append(("run", f"{done.run}"))
-    rows.append(("model", f"{config.model.bottleneck}, {done.parameters:,} parameters"))
-    rows.append(("trained", f"{done.steps:,} steps in {done.seconds:.1f} s"))
+    rows.append(("model", f"{config.model.bottleneck}, {counted(done.parameters, 'parameters')}"))
+    rows.append(("trained", f"{counted(done.steps, 'steps')} in {done.seconds:.1f} s"))
     if found is not None:
-        rows.append(("validation", f"{found.clips:,} clips, {found.frames:,} frames"))
+        rows.append(("validation", f"{counted(found.clips, 'clips')}, {counted(found.frames, 'frames')}"))
         rows += error_rows(found) + layer_rows(found)
         if "kl" in result:
             units = f"{result['active_units']} of {len(found.kl) if found.kl is not None else 0} units active"

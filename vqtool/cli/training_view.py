@@ -15,7 +15,7 @@ from rich.text import Text
 from vqtool import signals
 from vqtool.cli.codebook_view import NAME_WIDTH, Drawing, terminal
 from vqtool.config import Config, build_config, read_run
-from vqtool.errors import MissingInputError
+from vqtool.errors import MissingInputError, counted
 from vqtool.monitor import COLLAPSING, EARLY, HEALTHY, Monitor, new_records, told
 from vqtool.publish import is_held
 from vqtool.tokenizer_file import NAME
@@ -139,7 +139,7 @@ def _lines(monitor: Monitor, title: str, draw: Drawing) -> Iterator[Text]:
             text = f"{100 * used:3.0f} % used, perplexity {perplexities[-1]:.0f}"
             yield _curve(f"layer {layer}", text, perplexities, draw)
         if len(usage) > MAX_LAYERS:
-            yield draw.entry("", f"and {len(usage) - MAX_LAYERS} layers more")
+            yield draw.entry("", f"and {counted(len(usage) - MAX_LAYERS, 'layers')} more")
     status, sentence = monitor.verdict
     yield draw.entry("verdict", sentence, STYLES.get(status, "yellow"))
 

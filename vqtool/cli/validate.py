@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from vqtool.cli.options import Dataset, Fps, Json, Motions, Quiet, metered
+from vqtool.errors import counted
 
 
 def validate(
     motion: Motions,
-    min_frames: Annotated[int, typer.Option("--min-frames", min=0, help="Shorter clips are a problem.")] = 8,
     dataset: Dataset = None,
     fps: Fps = None,
+    min_frames: Annotated[int, typer.Option("--min-frames", min=0, help="Shorter clips are a problem.")] = 8,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -37,6 +38,6 @@ def validate(
         listed = [{"file": p.file, "clip": p.clip, "frame": p.frame, "what": p.what} for p in problems]
         typer.echo(json.dumps({"schema_version": 1, "frames": meter.done, "problems": listed}))
     elif not problems:
-        typer.echo(f"{meter.done:,} frames, no problems")
+        typer.echo(f"{counted(meter.done, 'frames')}, no problems")
     if problems:
         raise typer.Exit(65)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 
-from vqtool.errors import DataError
+from vqtool.errors import DataError, counted
 from vqtool.reading import check_columns
 from vqtool.skeleton import Skeleton, SkeletonMotion
 
@@ -138,7 +138,7 @@ def _bad_row(
         if text.strip() and len(words) != columns:
             short = last and number == first_line + len(lines) - 1 and len(words) < columns
             end = "; was the file cut short?" if short else ""
-            return DataError(f"line {number}: has {len(words)} numbers, but {why} {columns}{end}")
+            return DataError(f"line {number}: has {counted(len(words), 'numbers')}, but {why} {columns}{end}")
         for word in words if text.strip() else []:
             try:
                 value = float(word) if "_" not in word else None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from vqtool.body import stands_along
-from vqtool.errors import DataError, UsageError
+from vqtool.errors import DataError, UsageError, counted
 from vqtool.features import recover
 from vqtool.formats.base import MAX_TEXT_BYTES, Clip, ReadOptions, Recording, clip_file, number_rows
 from vqtool.reading import first_bytes, read_text
@@ -133,9 +133,9 @@ def _parse(data: bytes, metres_per_unit: float | None, up: str) -> SkeletonMotio
     values = _rows(data, start, joints)
     warnings = []
     if declared and not len(values):
-        raise DataError(f"says {declared} frames but has none; was the file cut short?")
+        raise DataError(f"says {counted(declared, 'frames')} but has none; was the file cut short?")
     if declared != len(values):
-        warnings.append(f"says {declared} frames but has {len(values)} rows; the rows count")
+        warnings.append(f"says {counted(declared, 'frames')} but has {counted(len(values), 'rows')}; the rows count")
 
     root = _root(joints, values)
     translations, rotations = _local(joints, values)
@@ -157,7 +157,8 @@ def _parse(data: bytes, metres_per_unit: float | None, up: str) -> SkeletonMotio
         spread = np.ptp(translations[:, moving], axis=0).max()
         share = 100 * spread / np.linalg.norm(offsets, axis=1).max(initial=1e-9)
         how_far = f"up to {share:.2g} % of the longest bone"
-        warnings.append(f"{len(moving)} joints move within their parents ({names}; {how_far})")
+        parents = "its parent" if len(moving) == 1 else "their parents"
+        warnings.append(f"{counted(len(moving), 'joints', 'move')} within {parents} ({names}; {how_far})")
 
     skeleton = Skeleton(
         tuple(joint.name for joint in joints),
@@ -260,7 +261,9 @@ def _parse_hierarchy(text: str) -> tuple[_Joint, ...]:
         else:
             raise DataError(f"line {line}: {word[:40]!r} is out of place")
     if inside or not names:
-        raise DataError(f"line {line}: the HIERARCHY ends with {len(inside)} joints open; was it cut short?")
+        raise DataError(
+            f"line {line}: the HIERARCHY ends with {counted(len(inside), 'joints')} open; was it cut short?"
+        )
     if len(offsets) < len(names):
         bare = next(name for n, name in enumerate(names) if n not in offsets)
         raise DataError(f"joint {bare[:40]!r} has no OFFSET; was a line lost?")
@@ -461,10 +464,14 @@ def _at_rest(rotations: np.ndarray) -> bool:
 
 def write_bvhs(folder: Path, motion: MotionSet, clips: Sequence[int], stems: Sequence[str]) -> None:
     """STEM.bvh of each clip of layout joints, on the body that it was imported with."""
-    if motion.layout != "joints" or not motion.companions.bodies:
-        what = f"has layout {motion.layout}" if motion.layout != "joints" else "carries no skeleton"
-        what += "; BVH is made from joint features, as of: vqtool import mocap/ -o motion.h5 --layout joints"
-        raise UsageError(what, file=motion.paths[0])
+    if motion.layout != "joints":
+        what = "BVH is made from joint features, as of: vqtool import mocap/ -o motion.h5 --layout joints"
+        raise UsageError(f"has layout {motion.layout}; {what}", file=motion.paths[0])
+    if not motion.companions.bodies:
+        what = (
+            "decode or import what a model wrote with --like TOKENS (a tokens.h5 of the run), sample with --like MOTION"
+        )
+        raise UsageError(f"carries no skeleton, which BVH needs; {what}", file=motion.paths[0])
     for clip, stem in zip(clips, stems, strict=True):
         skeleton = motion.companions.body(clip)
         assert skeleton is not None

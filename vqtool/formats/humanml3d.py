@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vqtool.companions import Caption
-from vqtool.errors import DataError, UsageError
+from vqtool.errors import DataError, UsageError, counted
 from vqtool.formats.arrays import load_npy
 from vqtool.formats.base import Clip, ReadOptions, Recording, clip_file
 from vqtool.motion import column_groups
@@ -141,7 +141,8 @@ def write_humanml3d(folder: Path, motion: MotionSet, clips: Sequence[int], stems
         raise UsageError(what, file=motion.paths[0])
     if not column_groups(motion.layout, motion.dim):
         raise DataError(
-            f"has layout {motion.layout}, but {motion.dim} columns are those of no joints", file=motion.paths[0]
+            f"has layout {motion.layout}, but {counted(motion.dim, 'columns', 'are')} those of no joints",
+            file=motion.paths[0],
         )
     for clip, stem in zip(clips, stems, strict=True):
         np.save(clip_file(folder / VECTORS, stem, ".npy"), motion.read_all(clip))

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from vqtool import signals
-from vqtool.errors import DataError, UsageError
+from vqtool.errors import DataError, UsageError, counted
 from vqtool.nn.bottlenecks.vae import GaussianBottleneck
 from vqtool.nn.checkpoint import load_model
 from vqtool.nn.layers import pad_edge
@@ -143,7 +143,9 @@ class Codec:
         length = batch.shape[1] * self.downsample
         wanted = length if num_frames is None else num_frames
         if not 0 <= wanted <= length:
-            raise DataError(f"{batch.shape[1]} token frames give at most {length} frames, not {wanted}")
+            raise DataError(
+                f"{counted(batch.shape[1], 'token frames', 'give')} at most {counted(length, 'frames')}, not {wanted}"
+            )
         frames = np.zeros((len(batch), length, self.info.dim), np.float32)
         spans = [span for clip in range(len(batch)) for span in self._spans(clip, length)]
         for span, rows in self.decode_spans(spans, lambda clip, start, stop: batch[clip, start:stop]):

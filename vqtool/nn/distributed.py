@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vqtool.errors import StorageError, UsageError, VqtoolError
+from vqtool.errors import StorageError, UsageError, VqtoolError, counted
 from vqtool.ranks import launched
 
 PATIENCE = timedelta(hours=1)  # rank 0 alone hashes the motion and fits codebooks, while the others wait
@@ -67,7 +67,7 @@ def local_device(name: str) -> str:
         return name
     ranks, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
     if ranks > gpus:
-        what = f"this machine has {gpus} GPUs for {ranks} ranks"
+        what = f"this machine has {counted(gpus, 'GPUs')} for {counted(ranks, 'ranks')}"
         raise UsageError(f"{what}; start it with torchrun --nproc-per-node {gpus}, or add --device cpu")
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 

@@ -19,7 +19,7 @@ import torch
 
 import vqtool
 from vqtool.companions import Companions
-from vqtool.errors import UsageError
+from vqtool.errors import UsageError, counted
 from vqtool.nn.codec import Codec, Progress, Span, use_threads
 from vqtool.parts import Parts, keep_parts
 from vqtool.shards import Shard, clip_range
@@ -317,7 +317,7 @@ def decode_file(
     codec.info.check_tokens(tokens)
     if num_quantizers is not None and (tokens.is_latents or not 1 <= num_quantizers <= tokens.width):
         have = 0 if tokens.is_latents else tokens.width
-        raise UsageError(f"--num-quantizers {num_quantizers}: the file has {have} layers", file=tokens.path)
+        raise UsageError(f"--num-quantizers {num_quantizers}: the file has {counted(have, 'layers')}", file=tokens.path)
     tokens.header.check_layers(tokens.width if num_quantizers is None else num_quantizers)
     if sample_seed is not None and not tokens.is_latents:
         raise UsageError("--sample is for the latents of a VAE; these are codes", file=tokens.path)

@@ -31,6 +31,7 @@ from vqtool.errors import (
     ResumeError,
     StorageError,
     UsageError,
+    counted,
 )
 from vqtool.motion import runs
 from vqtool.nn import distributed
@@ -112,8 +113,13 @@ def check_run(run: Path, config: Config, *, resume: bool, force: bool) -> None:
         raise OutputError("exists and is no folder; choose another -o", file=run)
     if (run / "config.toml").exists() and resume:
         before = _written_out(build_config(read_run(run / "config.toml")))
-        if changed := differences(before, config):
-            raise ResumeError(f"was begun with another config: {'; '.join(changed)}", file=run)
+        changed = differences(before, config)
+        changed = [one for one in changed if one.startswith("model.bottleneck:")] or changed  # says enough
+        if changed:
+            what = f"was begun with another config: {'; '.join(changed)}"
+            if before.train.steps != config.train.steps:
+                what += " (what a step does depends on how many there are: no run can be made longer)"
+            raise ResumeError(f"{what}; leave out what differs to go on, or train anew with another -o", file=run)
         return
     if run.exists() and any(run.iterdir()):
         if not (run / "config.toml").exists():
@@ -200,7 +206,9 @@ class _Training:
             columns = ", ".join(f"{first}-{stop - 1}" if stop > first + 1 else f"{first}" for first, stop in still)
             self._warn(f"constant columns (kept, restored exactly, not trained on): {columns}")
         if empty := self.learner.sampler.empty:
-            self._warn(f"{empty} clips without frames were left out of training")
+            self._warn(
+                f"{counted(empty, 'clips')} without frames {'was' if empty == 1 else 'were'} left out of training"
+            )
         if idle := self.learner.loss.idle:
             names = " and ".join(f"loss.{name}" for name in idle)
             self._warn(f"{names} has no part: layout {motion.layout} does not say where joints are")
@@ -261,7 +269,7 @@ class _Training:
             if distributed.rank() == 0:
                 self._tokenizer(evaluation).save(self.run / NAME, force=True)
         else:
-            self.report.note(f"already trained for {settings.steps} steps; nothing to do")
+            self.report.note(f"already trained for {counted(settings.steps, 'steps')}; nothing to do")
         seconds = time.monotonic() - begin
         return Trained(self.run, self.step, seconds, self.learner.parameters, evaluation, self.warnings)
 
@@ -271,7 +279,8 @@ class _Training:
         warm_up = int(settings.steps * settings.continuous)
         if self.step == 0:
             self.report.note(
-                f"{len(self.split.train)} clips to train on, {len(self.split.val)} to validate on ({self.split.how})"
+                f"{counted(len(self.split.train), 'clips')} to train on, "
+                f"{len(self.split.val)} to validate on ({self.split.how})"
             )
             if settings.precision == "auto":
                 self.report.note(f"networks in {'bfloat16' if self.learner.half else 'float32'}")

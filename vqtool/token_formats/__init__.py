@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vqtool.errors import DataError, MismatchError, UsageError
+from vqtool.errors import DataError, MismatchError, UsageError, counted
 from vqtool.publish import check_output, publish
 from vqtool.skeleton import Skeleton
 from vqtool.splits import selected
@@ -250,7 +250,7 @@ class ReadingOptions:
         """How the tokens of a tokenizer stand in a file."""
         sizes, count = header.codebook_sizes, self.num_quantizers
         if count is not None and not 1 <= count <= len(sizes):
-            raise UsageError(f"--num-quantizers {count}: the tokenizer has {len(sizes)} layers")
+            raise UsageError(f"--num-quantizers {count}: the tokenizer has {counted(len(sizes), 'layers')}")
         header.check_layers(len(sizes[:count]))
         flatten = self.sequence.flatten
         if flatten is None and not (path.suffix == ".npy" and len(sizes[:count]) > 1):
@@ -332,7 +332,7 @@ def _check_names(found: list[Export]) -> None:
 def _check_length(export: Export, record: Record, codes: np.ndarray) -> None:
     wanted = -(-int(record["num_frames"]) // export.header.downsample)
     if len(codes) != wanted:
-        what = f"has {len(codes)} token frames, but num_frames {record['num_frames']} asks for {wanted}"
+        what = f"has {counted(len(codes), 'token frames')}, but num_frames {record['num_frames']} asks for {wanted}"
         raise DataError(what, file=export.path, clip=record["name"])
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vqtool.errors import DataError
+from vqtool.errors import DataError, counted
 from vqtool.reading import opened
 from vqtool.token_formats.base import Card, Export, Job, Record, publish_with_card, sound
 from vqtool.token_formats.sequences import BadToken, Sequences
@@ -76,7 +76,9 @@ def _codes(path: Path, sequences: Sequences, records: list[Record]) -> Iterator[
 def _checked(numbers: np.ndarray, sequences: Sequences, path: Path, name: str) -> np.ndarray:
     """Codes [L, Q] of the rows of a clip: token number and codes."""
     if numbers.ndim != 2 or numbers.shape[1] != sequences.layers + 1:
-        raise DataError(f"has rows of {numbers.shape[-1] - 1} layers, not {sequences.layers}", file=path, clip=name)
+        raise DataError(
+            f"has rows of {counted(numbers.shape[-1] - 1, 'layers')}, not {sequences.layers}", file=path, clip=name
+        )
     if len(bad := np.flatnonzero(numbers[:, 0] != np.arange(len(numbers)))):
         raise DataError(f"token {bad[0]} is missing or out of order", file=path, clip=name)
     try:

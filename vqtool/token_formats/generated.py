@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vqtool.companions import Companions
-from vqtool.errors import DataError
+from vqtool.errors import DataError, counted
 from vqtool.reading import first_bytes
 from vqtool.skeleton import Skeleton
 from vqtool.token_formats.arrays import codes_of_array, load_array
@@ -127,7 +127,7 @@ def _of_text(text: str, spelling: Spelling, repair: bool) -> tuple[np.ndarray, l
             spelling.sequences.codes(ids)
         except BadToken as error:
             reason = spelling.explain(error, pieces)
-        notes.append(f"{reason}; cut to {len(codes)} token frames")
+        notes.append(f"{reason}; cut to {counted(len(codes), 'token frames')}")
     return codes, notes
 
 
@@ -135,7 +135,7 @@ def _of_array(array: np.ndarray, sequences: Sequences, repair: bool) -> tuple[np
     if not repair or sequences.flatten is None:
         return codes_of_array(sequences, array), []
     codes, reason = sequences.repaired(array.reshape(-1))
-    return codes, [f"{reason}; cut to {len(codes)} token frames"] if reason else []
+    return codes, [f"{reason}; cut to {counted(len(codes), 'token frames')}"] if reason else []
 
 
 def _fitted(codes: np.ndarray, record: Record, downsample: int, repair: bool) -> tuple[np.ndarray, list[str]]:
@@ -151,7 +151,7 @@ def _fitted(codes: np.ndarray, record: Record, downsample: int, repair: bool) ->
         if repair:
             return codes, ["has no tokens"]
         raise DataError("has no tokens")
-    what = f"{frames} frames are {wanted} token frames, but it has {have}"
+    what = f"{counted(frames, 'frames', 'are')} {counted(wanted, 'token frames')}, but it has {have}"
     if not repair:
         raise DataError(what)
     if have > wanted:

@@ -21,7 +21,7 @@ from functools import cached_property
 
 import numpy as np
 
-from vqtool.errors import DataError, UsageError
+from vqtool.errors import DataError, UsageError, counted
 
 FLATTENINGS = ("interleaved", "layer-major", "first-layer")
 SPECIAL = ("start", "end", "pad")
@@ -109,7 +109,9 @@ class Sequences:
         if self.pad_to is not None:
             have = sum(map(len, parts))
             if have > self.pad_to:
-                raise DataError(f"is {have} tokens long, more than --pad-to {self.pad_to}; cut it or pad to more")
+                raise DataError(
+                    f"is {counted(have, 'tokens')} long, more than --pad-to {self.pad_to}; cut it or pad to more"
+                )
             parts.append(np.full(self.pad_to - have, self.special("pad")))
         return np.concatenate(parts) + self.offset if len(parts) > 1 else parts[0] + self.offset
 
@@ -141,14 +143,14 @@ class Sequences:
             if rest:
                 if len(bad := np.flatnonzero(found > layers)):
                     raise self._bad(begin + int(bad[0]), int(body[bad[0]]), None)
-                raise BadToken(stop, f"{len(body)} tokens are no multiple of the {layers} layers")
+                raise BadToken(stop, f"{counted(len(body), 'tokens', 'are')} no multiple of the {layers} layers")
             layer, step = place // steps, place % steps
         else:
             layer, step = place % layers, place // layers
         wanted = layer
         if self.delay:
             if steps < layers and not rest:
-                raise BadToken(stop, f"{steps} steps are too few for {layers} delayed layers")
+                raise BadToken(stop, f"{counted(steps, 'steps', 'are')} too few for {layers} delayed layers")
             blank = (step < layer) | ((step >= steps - layers + 1 + layer) & (rest == 0))
             wanted = np.where(blank, layers, layer)
             found = np.where(body == self.special("pad"), layers, np.where(found == layers, layers + 1, found))
@@ -157,7 +159,8 @@ class Sequences:
             raise self._bad(begin + at, int(body[at]), int(wanted[at]))
         if rest:
             missing = f"layer {rest}" + (f" to {layers - 1}" if rest < layers - 1 else "")
-            what = f"{len(body)} tokens are no multiple of the {layers} layers: the last token frame lacks {missing}"
+            what = f"{counted(len(body), 'tokens', 'are')} no multiple of the {layers} layers: "
+            what += f"the last token frame lacks {missing}"
             raise BadToken(stop, what)
         matrix = body.reshape(layers, steps).T if self.flatten == "layer-major" else body.reshape(steps, layers)
         if self.delay:
@@ -168,11 +171,13 @@ class Sequences:
         """Codes [L, Q] of what `rows` makes; BadToken at the first index outside its codebook."""
         if rows.ndim != 2 or len(rows) != self.layers:
             shape = "x".join(map(str, rows.shape))
-            raise DataError(f"holds {shape} numbers; a row for each of {self.layers} layers was expected")
+            raise DataError(f"holds {shape} numbers; a row for each of {counted(self.layers, 'layers')} was expected")
         found = rows.astype(np.int64).T
         if self.delay and len(found):
             if len(found) < self.layers:
-                raise BadToken(len(found), f"{len(found)} steps are too few for {self.layers} delayed layers")
+                raise BadToken(
+                    len(found), f"{counted(len(found), 'steps', 'are')} too few for {self.layers} delayed layers"
+                )
             blanks = _delayed(np.zeros((len(found) - self.layers + 1, self.layers), bool), np.ones(self.layers, bool))
             if len(bad := np.argwhere(blanks != (found == self.sizes))):
                 step, layer = bad[0].tolist()
@@ -180,7 +185,9 @@ class Sequences:
             found = _undelayed(found)
         if len(bad := np.argwhere((found < 0) | (found >= self.sizes))):
             step, layer = bad[0].tolist()
-            what = f"of layer {layer} is {found[step, layer]}, but that codebook has {self.sizes[layer]} codes"
+            what = (
+                f"of layer {layer} is {found[step, layer]}, but that codebook has {counted(self.sizes[layer], 'codes')}"
+            )
             raise BadToken(step, what)
         return np.ascontiguousarray(found)
 

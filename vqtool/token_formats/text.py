@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vqtool.errors import DataError
+from vqtool.errors import DataError, counted
 from vqtool.token_formats.base import (
     Card,
     Export,
@@ -133,7 +133,7 @@ class Spelling:
             if str(int(layer)) != layer or str(int(index)) != index:
                 return "is spelled with needless zeros"
             if int(layer) >= len(sizes):
-                return f"there are {len(sizes)} layers, 0 to {len(sizes) - 1}"
+                return f"there are {counted(len(sizes), 'layers')}, 0 to {len(sizes) - 1}"
             return f"the codebook of layer {layer} has the indices 0 to {sizes[int(layer)] - 1}"
         return f"the vocabulary has {self.tokens[0]} to {self.tokens[-1]}"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
+from vqtool.config import check_kind, suggestion
 from vqtool.errors import UsageError
 from vqtool.nn.bottlenecks.base import Bottleneck, BottleneckOutput
 from vqtool.nn.bottlenecks.fsq import FSQ
@@ -33,9 +34,12 @@ def bottleneck_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(f"no model {name!r}; there are {', '.join(BOTTLENECKS)}")
     parameters = inspect.signature(BOTTLENECKS[name]).parameters.values()
     known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    for option in options:
+    kinds = get_type_hints(BOTTLENECKS[name].__init__)
+    for option, value in options.items():
         if option not in known:
-            raise UsageError(f"bottleneck {name!r} has no option {option!r}; it takes {', '.join(known)}")
+            what = f"bottleneck {name!r} has no option {option!r}; it takes {', '.join(known)}"
+            raise UsageError(what + suggestion(f"bottleneck.{option}", list(known)))
+        check_kind(f"bottleneck.{option}", value, kinds[option])
     return BOTTLENECKS[name].resolve(known | dict(options))
 
 

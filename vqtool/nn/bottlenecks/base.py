@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vqtool.errors import DataError, UsageError
+from vqtool.errors import DataError, UsageError, counted
 from vqtool.nn import distributed
 
 Assigned = tuple[Tensor, Tensor]  # vectors [N, d] and the codes [N] that they took
@@ -129,13 +129,15 @@ class Bottleneck(nn.Module):
         """How many layers that is, all for None; UsageError where there are not so many."""
         layers = len(self.codebook_sizes)
         if num_quantizers is not None and not 1 <= num_quantizers <= layers:
-            raise UsageError(f"num_quantizers {num_quantizers}: this tokenizer has {layers} layers")
+            raise UsageError(f"num_quantizers {num_quantizers}: this tokenizer has {counted(layers, 'layers')}")
         return layers if num_quantizers is None else num_quantizers
 
     def check_codes(self, codes: Tensor) -> None:
         """DataError at the first code outside its codebook, or with more layers than there are."""
         if not 1 <= codes.shape[-1] <= len(self.codebook_sizes):
-            raise DataError(f"{codes.shape[-1]} layers of codes; this tokenizer has {len(self.codebook_sizes)}")
+            raise DataError(
+                f"{counted(codes.shape[-1], 'layers')} of codes; this tokenizer has {len(self.codebook_sizes)}"
+            )
         sizes = torch.tensor(self.codebook_sizes[: codes.shape[-1]], device=codes.device)
         bad = ((codes < 0) | (codes >= sizes)).nonzero()
         if len(bad):

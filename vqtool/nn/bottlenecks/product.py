@@ -36,10 +36,17 @@ class ProductVQ(Bottleneck):
         num_quantizers: int | None = None,
         codebook_size: int | Sequence[int] = 512,
         codebook_update: str = "ema",
+        codebook_dim: int = 0,
+        codebook_norm: str = "none",
         ema_decay: float = 0.99,
+        init: str = "kmeans",
+        revive_rule: str = "relative",
         revive_below: float = 0.5,
+        sampling_temperature: float = 0.0,
+        estimator: str = "ste",
         quantizer_dropout: float = 0.0,
         shared_codebook: bool = False,
+        encode_beam: int = 1,
     ) -> None:
         super().__init__(latent_dim)
         most = min(latent_dim, MAX_LAYERS)
@@ -60,10 +67,17 @@ class ProductVQ(Bottleneck):
                 num_quantizers=total // groups,
                 codebook_size=sizes[group::groups],
                 codebook_update=codebook_update,
+                codebook_dim=codebook_dim,
+                codebook_norm=codebook_norm,
                 ema_decay=ema_decay,
+                init=init,
+                revive_rule=revive_rule,
                 revive_below=revive_below,
+                sampling_temperature=sampling_temperature,
+                estimator=estimator,
                 quantizer_dropout=quantizer_dropout,
                 shared_codebook=shared_codebook,
+                encode_beam=encode_beam,
             )
             for group, channels in enumerate(self.channels)
         )
