@@ -12,6 +12,8 @@ from typing import Any, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from vqtool.errors import UsageError
+
 COMMANDS = (  # each a module with a function, or a Typer of several, of that name
     "import",
     "validate",
@@ -48,6 +50,15 @@ class Command(TyperCommand):
     def get_short_help_str(self, limit: int = 45) -> str:
         """The first sentence, whole: the list of commands has room for a second line."""
         return str(super().get_short_help_str(200))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Typer does, which before 0.29 takes NaN to lie within any limits."""
+        rest: list[str] = super().parse_args(ctx, args)
+        for param in self.params:
+            value = ctx.params.get(param.name)
+            if value != value and " from " in (_takes(ctx, param) or ""):
+                raise UsageError(f"{_takes(ctx, param)}, not 'nan'")
+        return rest
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments and options, in the order in which the command has them."""
@@ -141,19 +152,25 @@ def told(error: Any) -> str:
 
 def _number_expected(error: Any) -> str:
     """`--steps takes a whole number of at least 1, not 'many'`; "" where no number was asked for."""
+    param = getattr(error, "param", None)
+    details: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()  # of pydantic, from Typer 0.29 on
+    given = [str(one["input"]) for one in details] or re.findall(r"^'?(.*?)'? is not ", str(error.message))
+    if not given or param is None or (taken := _takes(error.ctx, param)) is None:
+        return ""
+    return f"{taken}, not {given[0]!r}"
+
+
+def _takes(context: Any, param: Any) -> str | None:
+    """`--steps takes a whole number of at least 1`; None of what is no number."""
     from vqtool.config import WORDS
 
-    param, context = getattr(error, "param", None), error.ctx
-    hint = get_type_hints(context.command.callback, include_extras=True).get(getattr(param, "name", ""))
-    details: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()  # of pydantic
-    if not details or param is None or hint is None:
-        return ""
-    kind, option = get_args(hint)
+    hint = get_type_hints(context.command.callback, include_extras=True).get(param.name)
+    kind, option = get_args(hint) or (None, None)
     numbers = [one for one in (int, float) if one in (kind, *get_args(kind))]
     if not numbers:
-        return ""
+        return None
     source = context.get_parameter_source(param.name)
     name = param.envvar if getattr(source, "name", "") == "ENVIRONMENT" else max(param.opts, key=len)
     low, high = (None if one is None else f"{one:,}" for one in (option.min, option.max))
     limits = f" from {low} to {high}" if low and high else f" of at least {low}" if low else ""
-    return f"{name} takes {WORDS[numbers[0]]}{limits}, not {details[0]['input']!r}"
+    return f"{name} takes {WORDS[numbers[0]]}{limits}"
