@@ -22,6 +22,7 @@ from vqtool.nn.checkpoint import list_checkpoints
 from vqtool.nn.evaluation import evaluate
 from vqtool.nn.trainer import Trained, split_clips, train
 from vqtool.signals import StopRequest
+from vqtool.stats import column_stats
 from vqtool.store import MotionSet, create_motion
 from vqtool.tokenizer_file import pack, read_tokenizer, unpack
 
@@ -80,6 +81,22 @@ FINAL = ("tokenizer.safetensors", "metrics.jsonl", "checkpoints/step-000040/stat
 def same(a: Path, b: Path) -> list[str]:
     """Which files of two finished runs are the same, byte for byte."""
     return [name for name in FINAL if (a / name).read_bytes() == (b / name).read_bytes()]
+
+
+def gradient_of_a_step(motion: Path, clip_norm: float) -> float:
+    """Its norm, as the optimizer gets it in the first step."""
+    with MotionSet([motion]) as clips:
+        everything = range(len(clips))
+        config = small_config("rvq", train__clip_norm=clip_norm)
+        found = learner.Learner(config, clips, everything, column_stats(clips, everything), torch.device("cpu"))
+        found.step(0)
+    return float(torch.nn.utils.get_total_norm([one.grad for one in found.model.parameters() if one.grad is not None]))
+
+
+def test_a_gradient_is_shortened_to_the_largest_norm_and_no_other_is_changed(motion: Path) -> None:
+    free = gradient_of_a_step(motion, 0.0)
+    assert gradient_of_a_step(motion, free / 10) == pytest.approx(free / 10, rel=1e-4)
+    assert gradient_of_a_step(motion, free * 10) == free
 
 
 @pytest.mark.parametrize("what", ["a look at the validation set", "the last look at it", "k-means"])

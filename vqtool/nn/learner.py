@@ -164,12 +164,15 @@ class Learner:
                 told[name] = told.get(name, 0.0) + shares[name] * value.item()
         told = self._of_all_ranks(told)
         loss = sum(factors[name] * value for name, value in told.items())
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
+        grads = [parameter.grad for parameter in self.model.parameters()]
+        norm = torch.nn.utils.get_total_norm([grad for grad in grads if grad is not None])
         if not (math.isfinite(loss) and math.isfinite(norm.item())):
             raise DivergedError(
                 f"the loss is {loss:g} and its gradient {norm.item():g} at step {number + 1}; begin anew with a "
                 "smaller train.lr (--force)"
             )
+        if norm.item() > (settings.clip_norm or math.inf):
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), settings.clip_norm, norm)
         self.model.bottleneck.follow(outputs)
         for group in self._optimizer.param_groups:
             group["lr"] = self.lr(number)
