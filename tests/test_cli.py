@@ -74,6 +74,19 @@ def test_every_command_ends_its_help_with_an_example_and_stands_in_the_docs(comm
     assert f"## vqtool {command}\n" in docs
 
 
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("encode", "RUN MOTION..."),
+        ("play", "MOTION"),
+        ("inspect-codebook", "RUN|TOKENS [RUN|TOKENS]"),
+        ("edit splice", "TOKENS RANGE..."),
+    ],
+)
+def test_the_usage_names_arguments_as_manuals_do(command: str, usage: str) -> None:
+    assert vqtool(*command.split(), "--help").stdout.startswith(f"Usage: vqtool {command} [OPTIONS] {usage}\n")
+
+
 @pytest.mark.parametrize("model", ["vae", "vq", "rvq", "fsq", "product"])
 def test_a_motion_file_becomes_tokens_and_motion_again(model: str, run: Run, tmp_path: Path) -> None:
     motion = write_motion(tmp_path / "motion.h5", [0, 1, 30, 90, 150])

@@ -60,6 +60,15 @@ class Command(TyperCommand):
                 raise UsageError(f"{_takes(ctx, param)}, not 'nan'")
         return rest
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """As manuals write them: RUN MOTION... [OTHER]."""
+        pieces = [str(self.options_metavar)]
+        arguments: list[Any] = [param for param in self.get_params(ctx) if param.param_type_name == "argument"]
+        for param in arguments:
+            name = (param.metavar or param.name.upper()).strip("[]")
+            pieces.append((name if param.required else f"[{name}]") + "..." * (param.nargs == -1))
+        return pieces
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments and options, in the order in which the command has them."""
         parts: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
