@@ -87,6 +87,19 @@ def test_the_usage_names_arguments_as_manuals_do(command: str, usage: str) -> No
     assert vqtool(*command.split(), "--help").stdout.startswith(f"Usage: vqtool {command} [OPTIONS] {usage}\n")
 
 
+def test_an_option_without_its_value_leads_to_the_help_of_its_command() -> None:
+    done = vqtool("import", "a.bvh", "-o")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "vqtool import --help" in done.stderr
+
+
+@pytest.mark.parametrize("word", ["0", "maybe"])
+def test_only_a_yes_in_the_variable_asks_for_a_traceback(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VQTOOL_DEBUG", word)
+    done = vqtool("--nosuch")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
 @pytest.mark.parametrize("model", ["vae", "vq", "rvq", "fsq", "product"])
 def test_a_motion_file_becomes_tokens_and_motion_again(model: str, run: Run, tmp_path: Path) -> None:
     motion = write_motion(tmp_path / "motion.h5", [0, 1, 30, 90, 150])

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from vqtool.cli.options import set_threads
+
 FAULTS = """
 import resource, sys
 import numpy as np
@@ -28,6 +30,13 @@ before = faults()
 step()
 print(faults() - before)
 """
+
+
+def test_commands_that_compute_ask_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr("vqtool.memory.keep_freed_memory", lambda: asked.append(True))
+    set_threads(None)
+    assert asked
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has this to be told")

@@ -212,6 +212,15 @@ def test_exact_mode_does_not_depend_on_the_library(monkeypatch: pytest.MonkeyPat
     assert found[0].equal(found[1])
 
 
+def test_exact_mode_decides_between_codes_of_different_blocks(product: str) -> None:
+    codebook, spread = noise(128, 100), noise(128, 100, seed=1)
+    codebook[100] = codebook[3] * (1 + 2e-7) + 1e-7 * spread[100]
+    vectors = codebook[[3] * 400] + 0.1 * noise(400, 100, seed=2)
+    exact = (vectors.double()[:, None] - codebook.double()).square().sum(2).argmin(1)
+    assert {3, 100} == set(exact.tolist())
+    assert nearest(vectors, codebook).equal(exact)
+
+
 def test_exact_mode_finds_the_same_in_float64(product: str) -> None:
     vectors, codebook = hard_case()
     assert nearest(vectors.double(), codebook.double()).equal(nearest(vectors, codebook))

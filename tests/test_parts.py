@@ -205,6 +205,12 @@ def test_a_disk_that_is_full_for_a_part_is_told_with_what_is_kept(
         parts.save(1, {})
 
 
+def test_the_only_part_is_not_kept(tmp_path: Path) -> None:
+    with keep_parts(tmp_path / "o.h5", {}, several=False) as parts:
+        parts.keep(0, {})
+        assert listing(tmp_path) == []
+
+
 def test_a_part_says_its_own_number(tmp_path: Path) -> None:
     parts = Parts(tmp_path, "key", True)
     parts.save(0, {})

@@ -20,7 +20,7 @@ import numpy as np
 from vqtool.errors import StorageError, VqtoolError, counted
 from vqtool.tokenizer_file import pack, unpack
 
-KEEP_AFTER = 20.0  # seconds that a kill may cost: before, parts are not kept, which would be half of the writing
+KEEP_AFTER = 20.0  # seconds that each kill may cost: before, parts are not kept, which would be half of the writing
 
 
 class Parts:

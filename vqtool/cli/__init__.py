@@ -77,7 +77,8 @@ def options(
 def main(argv: list[str] | None = None) -> int:
     """Run a command line and return its exit code; every error is one line on stderr."""
     global _debug
-    _debug = bool(os.environ.get("VQTOOL_DEBUG"))
+    # As Typer reads it, for what goes wrong before it does.
+    _debug = os.environ.get("VQTOOL_DEBUG", "").lower() in ("1", "true", "t", "yes", "y", "on")
     with StopRequest():
         return _run(argv)
 

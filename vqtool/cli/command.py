@@ -53,7 +53,12 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As Typer does, which before 0.29 takes NaN to lie within any limits."""
-        rest: list[str] = super().parse_args(ctx, args)
+        try:
+            rest: list[str] = super().parse_args(ctx, args)
+        except Exception as error:
+            if getattr(error, "ctx", ctx) is None:  # of the parser, which does not know whose options these are
+                error.ctx = ctx  # type: ignore[attr-defined]
+            raise
         for param in self.params:
             value = ctx.params.get(param.name)
             if value != value and " from " in (_takes(ctx, param) or ""):

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from vqtool.nn.bottlenecks.nearest import has_avx512
 
@@ -51,7 +52,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, window: Window, filters: C
     tiles = products and winograd_pays(x.shape[1], weight, window)
     if not tiles and window.left != window.right:
         x, window = F.pad(x, (0, 0, window.left, window.right)), replace(window, left=0, right=0)
-    if products and torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+    if products and torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad or bias.requires_grad):
         out = _Convolution.apply(x, weight, bias, window, filters() if tiles else None)
         assert isinstance(out, Tensor)
         return out
@@ -100,6 +101,7 @@ def winograd_pays(frames: int, weight: Tensor, window: Window) -> bool:
     return direct >= GAIN * window.products * window.dilation * _tiles(frames, window.dilation)
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def winograd_filters(weight: Tensor) -> Tensor:
     """[C', C, 3] to w0, s, t, w2: [4, C, C']."""
@@ -117,7 +119,7 @@ def _winograd(x: Tensor, filters: Tensor | Sequence[Tensor], bias: Tensor | None
     d0, d1, d2, d3 = _inputs(x, window)
     rows, columns, shape = d0.numel() // d0.shape[-1], filters[0].shape[1], d0.shape[:-1]
     part = torch.empty_like(d0, memory_format=torch.contiguous_format)
-    flat = part.view(rows, -1)
+    flat = part.view(rows, part.shape[-1])
     torch.add(d1, d2, out=part)
     same = torch.mm(flat, filters[1]) if bias is None else torch.addmm(bias, flat, filters[1])
     other = None
@@ -172,16 +174,19 @@ class _Convolution(torch.autograd.Function):
         return _images(x, weight, bias, window) if filters is None else _winograd(x, filters, bias, window)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         """Gradients of input, weight and bias."""
         (x, weight, filters), window, grad = ctx.saved_tensors, ctx.window, grads[0].contiguous()
-        grad_x = None
+        grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
             grad_x = _back_by_winograd(grad, filters, window) if filters is not None else _back(x, weight, grad, window)
-        of_weight = _weight_by_taps if filters is None else _weight_by_winograd
-        # Strides like those of the weight itself, also where there is one tap: the optimizer and DDP ask for them.
-        grad_weight = of_weight(x, grad, weight, window).permute(1, 2, 0).clone(memory_format=torch.contiguous_format)
-        return grad_x, grad_weight, grad.sum((0, 1)), None, None
+        if ctx.needs_input_grad[1]:
+            of_weight = _weight_by_taps if filters is None else _weight_by_winograd
+            # Strides like those of the weight itself, also where there is one tap: the optimizer and DDP ask for them.
+            found = of_weight(x, grad, weight, window).permute(1, 2, 0)
+            grad_weight = found.clone(memory_format=torch.contiguous_format)
+        return grad_x, grad_weight, grad.sum((0, 1)) if ctx.needs_input_grad[2] else None, None, None
 
 
 def _back(x: Tensor, weight: Tensor, grad: Tensor, window: Window) -> Tensor:

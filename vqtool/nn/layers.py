@@ -59,7 +59,7 @@ class Conv(Layer):
         self.right = padding - self.left
         self.window = Window(stride, self.left, self.right, dilation, twins)
         self.conv = nn.Conv1d(dim_in, dim_out, kernel, stride, dilation=dilation)
-        self._made: tuple[Any, Tensor] | None = None
+        self._made: tuple[Tensor, int, Tensor] | None = None
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """[B, T, C] -> [B, T / stride, C']."""
@@ -69,14 +69,24 @@ class Conv(Layer):
         return convolve(x, self.conv.weight, self.conv.bias, self.window, self._filters)
 
     def _filters(self) -> Tensor:
-        """Of the weights as they are; made once where nobody trains them."""
+        """Of the weights, made once where nobody trains them.
+
+        torch counts what changes weights in place, but not what writes through their `data`.
+        """
         weight = self.conv.weight
-        if weight.requires_grad:
+        if weight.requires_grad or weight.is_inference():
+            self._made = None
             return winograd_filters(weight)
-        state = weight.data_ptr(), weight.dtype, weight._version
-        if self._made is None or self._made[0] != state:
-            self._made = state, winograd_filters(weight)
-        return self._made[1]
+        if self._made is not None:
+            held, version, filters = self._made  # what is held cannot give its address to another
+            if (held.data_ptr(), held.dtype, version) == (weight.data_ptr(), weight.dtype, weight._version):
+                return filters
+        self._made = weight.detach(), weight._version, winograd_filters(weight)
+        return self._made[2]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is made of the weights."""
+        return self.__dict__ | {"_made": None}
 
     def reach(self, first: int, last: int) -> tuple[int, int]:
         """Input frames that output frames first..last are made of."""

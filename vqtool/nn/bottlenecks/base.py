@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from vqtool.errors import DataError, UsageError, counted
 from vqtool.nn import distributed
@@ -173,6 +174,7 @@ class _SquaredDistance(torch.autograd.Function):
         return torch.linalg.vector_norm(away, dim=-1).square().sum()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         """The gradient of x."""
         return ctx.saved_tensors[0] * (2 * grads[0]), None
