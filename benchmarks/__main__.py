@@ -1,7 +1,8 @@
 """Measure speed against peers and the machine's limits, and write docs/benchmarks.md.
 
     pip install -c constraints.txt -e '.[benchmark]'
-    python -m benchmarks                         # all of it, about half an hour
+    python -m benchmarks                         # all of it, about a quarter of an hour
+    python -m benchmarks training                # these sections of the page anew, on the same machine
     python -m benchmarks lookup startup --quick  # some of it, roughly, to the terminal
 
 Every comparison is interleaved: in each round every job runs once, and the ratio is that of the round. A table tells
@@ -19,13 +20,12 @@ import torch
 
 from benchmarks.machine import description
 from benchmarks.measure import table
-from vqtool.memory import keep_freed_memory
 
 NAMES = ("lookup", "files", "training", "tokens", "startup", "growth")
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 HEAD = """# Speed
 
-Made by `python -m benchmarks` on {date}; nothing here is edited by hand but what this script says.
+Made by `python -m benchmarks`; nothing here is edited by hand.
 
 How to read it: in every round each of two jobs ran once, one after the other, and the ratio of their times is that of
 the round. *times* is the median over the rounds: with a goal ">=" how many times as fast ours is, with "<=" how many
@@ -42,19 +42,23 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    keep_freed_memory()  # as every command does, for the peers too
-    page = [HEAD.format(date=time.strftime("%Y-%m-%d")), *description()]
-    print("\n".join(page))
+    page = {HEAD: "\n".join(description())}
+    if asked.names and not asked.quick:
+        head, *sections = PAGE.read_text().split("\n## ")
+        page = {HEAD: head.removeprefix(HEAD).strip(), **dict(section.split("\n", 1) for section in sections)}
+    print(HEAD + page[HEAD])
     for name in asked.names or NAMES:
         module = importlib.import_module(f"benchmarks.{name}")
         begin = time.monotonic()
-        part = [f"\n## {module.TITLE}\n", f"{module.__doc__.strip()}\n", table(module.measure(asked.quick))]
+        part = [f"\n{module.__doc__.strip()} Measured on {time.strftime('%Y-%m-%d')}.\n"]
+        part.append(table(module.measure(asked.quick)))
         if hasattr(module, "counts"):
             part.append(module.counts())
-        print("\n".join(part), f"\n({time.monotonic() - begin:.0f} s)", flush=True)
-        page += part
-    if not asked.names and not asked.quick:
-        PAGE.write_text("\n".join(page) + "\n")
+        page[module.TITLE] = "\n".join(part)
+        print(f"\n## {module.TITLE}\n{page[module.TITLE]}\n({time.monotonic() - begin:.0f} s)", flush=True)
+    if not asked.quick:
+        head = HEAD + page.pop(HEAD)
+        PAGE.write_text(head + "".join(f"\n\n## {title}\n{text.rstrip()}" for title, text in page.items()) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import torch
 from benchmarks.material import tokenizer_of, write_motion
 from benchmarks.measure import Job, Row, faster, interleaved, slower
 from benchmarks.peers import plain_convolutions
+from vqtool.memory import keep_freed_memory
 from vqtool.nn.codec import Codec, load
 from vqtool.nn.files import decode_file, encode_file
 from vqtool.nn.layers import Conv
@@ -80,6 +81,7 @@ def multiply(sizes: Counter[tuple[int, int, int]]) -> Job:
 
 def measure(quick: bool) -> list[Row]:
     """T2M-GPT's network and the default one."""
+    keep_freed_memory()  # as the commands do, for the peers too
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from benchmarks.material import config_of, write_motion
 from benchmarks.measure import Job, Row, faster, interleaved, milliseconds
 from benchmarks.peers import OneHot, plain_convolutions
+from vqtool.memory import keep_freed_memory
 from vqtool.nn.layers import build_decoder, build_encoder
 from vqtool.nn.learner import Learner
 from vqtool.nn.windows import WindowSampler
@@ -64,6 +65,7 @@ def our_loop(model: str, motion: MotionSet) -> Job:
 
 def measure(quick: bool) -> list[Row]:
     """T2M-GPT's network and the default one; then windows."""
+    keep_freed_memory()  # as the commands do, for the peers too
     rows = []
     with tempfile.TemporaryDirectory() as name:
         path = write_motion(Path(name) / "motion.h5", 200 if quick else 1000)

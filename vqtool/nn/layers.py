@@ -122,7 +122,7 @@ class Residual(Layer):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """[B, T, C] -> the same shape."""
-        change = self.drop(self.mix(self.act(self.wide(self.act(x), mask)), mask))
+        change = self.drop(self.mix(_activated(self.act, self.wide(self.act(x), mask)), mask))
         return x + change if torch.is_grad_enabled() else change.add_(x)
 
     def reach(self, first: int, last: int) -> tuple[int, int]:
@@ -139,7 +139,13 @@ class Activation(Layer):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """[B, T, C] -> the same shape."""
-        return self.act(x)
+        return _activated(self.act, x)
+
+
+def _activated(act: nn.Module, x: Tensor) -> Tensor:
+    """The activation of what a layer made and nobody else needs: in its place where no gradient will."""
+    found: Tensor = x.relu_() if isinstance(act, nn.ReLU) and not torch.is_grad_enabled() else act(x)
+    return found
 
 
 class Fold(Layer):

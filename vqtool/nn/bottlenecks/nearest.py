@@ -14,7 +14,7 @@ from torch import Tensor
 
 GROUP = 64  # codes whose minimum is taken together: amin is several times as fast as argmin
 BLOCK_SCORES = 1 << 20  # 4 MB of float32, read while they are in a CPU's cache
-BLOCK_CODES = 4096  # of more codes at once, blocks are so flat that the product is half as fast
+BLOCK_CODES = 1024  # of more codes at once, blocks are so flat that the product is half as fast
 FEW = 4096  # vectors whose distances are looked at together
 
 
