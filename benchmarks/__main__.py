@@ -32,6 +32,7 @@ the round. *times* is the median over the rounds: with a goal ">=" how many time
 times as long it takes. Motion is synthetic (251 columns, clips of 38 to 410 frames); networks are as large as in use.
 
 The machine, and what it can do at best:
+
 """
 
 
@@ -45,7 +46,8 @@ def main() -> None:
     page = {HEAD: "\n".join(description())}
     if asked.names and not asked.quick:
         head, *sections = PAGE.read_text().split("\n## ")
-        page = {HEAD: head.removeprefix(HEAD).strip(), **dict(section.split("\n", 1) for section in sections)}
+        machine = "\n".join(line for line in head.splitlines() if line.startswith("- "))
+        page = {HEAD: machine, **dict(section.split("\n", 1) for section in sections)}
     print(HEAD + page[HEAD])
     for name in asked.names or NAMES:
         module = importlib.import_module(f"benchmarks.{name}")
